@@ -1,0 +1,279 @@
+"""Classify images with a running service.
+
+    with DermaClient("127.0.0.1:8001") as client:
+        diagnosis = client.classify("lesion.jpg")
+        print(diagnosis.top.condition.name, diagnosis.triage)
+
+``AsyncDermaClient`` is the same for asyncio. Images travel encoded, as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from derma_semantics.contract import PARAMETERS
+from derma_semantics.diagnosis import Diagnosis, ServedBundle, from_outputs
+from derma_semantics.errors import DermaError
+from derma_semantics.preprocess import check_encoded
+from derma_semantics.transport import (
+    AsyncTransport,
+    GrpcAsyncTransport,
+    GrpcTransport,
+    Outputs,
+    Transport,
+)
+
+DEFAULT_URL = "127.0.0.1:8001"
+DEFAULT_TIMEOUT = 30.0
+IN_FLIGHT = 16
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
+_Result = TypeVar("_Result")
+
+
+class DermaClient:
+    """A connection to the service; safe to share between threads.
+
+    Args:
+        url: host and gRPC port.
+        timeout: seconds that one image may take, unless a call says otherwise.
+        transport: replaces the gRPC connection, for tests.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        transport: Transport | None = None,
+    ) -> None:
+        self.timeout = timeout
+        self._transport = transport or GrpcTransport(url)
+        self._bundles: dict[str, ServedBundle] = {}
+
+    @overload
+    def classify(self, image: ImageLike, *, timeout: float | None = None) -> Diagnosis: ...
+    @overload
+    def classify(self, image: Sequence[ImageLike], *, timeout: float | None = None) -> list[Diagnosis]: ...
+    @overload
+    def classify(
+        self,
+        image: Sequence[ImageLike],
+        *,
+        timeout: float | None = None,
+        return_exceptions: Literal[True],
+    ) -> list[Diagnosis | Exception]: ...
+
+    def classify(
+        self,
+        image: ImageLike | Sequence[ImageLike],
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> Diagnosis | Sequence[Diagnosis | Exception]:
+        """Classify one image, or a list of them at once.
+
+        Args:
+            image: a path, encoded bytes, Pillow image, or uint8 array of shape (H, W, 3) or
+                (H, W); or a list of these, of which 16 are under way at a time.
+            timeout: seconds an image, from when it is sent.
+            return_exceptions: for a list, put what failed in its place instead of raising
+                the first failure, as ``asyncio.gather`` does.
+
+        Raises:
+            InvalidImage: the image cannot be classified; the message says why.
+            ServiceUnavailable, Overloaded, DeadlineExceeded, ServiceError: see ``errors``.
+            OSError: a path cannot be read.
+        """
+        if not isinstance(image, (list, tuple)):
+            return self._classify(image, timeout)  # type: ignore[arg-type]
+        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+            futures = [pool.submit(self._classify, one, timeout) for one in image]
+            try:
+                return [_outcome(future, return_exceptions) for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def ready(self, *, timeout: float = 5.0) -> bool:
+        """Whether the service can answer now."""
+        return self._transport.ready(timeout)
+
+    def bundle(self, *, timeout: float = 5.0) -> ServedBundle:
+        """Which weights the service serves now."""
+        return _served(self._transport.network(timeout))
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> DermaClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _classify(self, image: ImageLike, timeout: float | None) -> Diagnosis:
+        seconds = self.timeout if timeout is None else timeout
+        outputs = self._transport.infer(encoded(image), seconds)
+        digest = _digest(outputs)
+        if digest not in self._bundles:
+            served = self.bundle(timeout=seconds)
+            self._bundles[served.digest] = served
+        return from_outputs(outputs, self._bundles.get(digest, ServedBundle(digest)))
+
+
+class AsyncDermaClient:
+    """The asyncio twin of ``DermaClient``, with the same arguments and errors."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        self.timeout = timeout
+        self._transport = transport or GrpcAsyncTransport(url)
+        self._bundles: dict[str, ServedBundle] = {}
+
+    @overload
+    async def classify(self, image: ImageLike, *, timeout: float | None = None) -> Diagnosis: ...
+    @overload
+    async def classify(
+        self, image: Sequence[ImageLike], *, timeout: float | None = None
+    ) -> list[Diagnosis]: ...
+    @overload
+    async def classify(
+        self,
+        image: Sequence[ImageLike],
+        *,
+        timeout: float | None = None,
+        return_exceptions: Literal[True],
+    ) -> list[Diagnosis | Exception]: ...
+
+    async def classify(
+        self,
+        image: ImageLike | Sequence[ImageLike],
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> Diagnosis | Sequence[Diagnosis | Exception]:
+        """Classify one image, or a list of them at once; see ``DermaClient.classify``."""
+        if not isinstance(image, (list, tuple)):
+            return await self._classify(image, timeout)  # type: ignore[arg-type]
+        places = asyncio.Semaphore(IN_FLIGHT)
+
+        async def one(item: ImageLike) -> Diagnosis:
+            async with places:
+                return await self._classify(item, timeout)
+
+        tasks = [asyncio.create_task(one(item)) for item in image]
+        try:
+            return await asyncio.gather(*tasks, return_exceptions=return_exceptions)  # type: ignore[return-value]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def ready(self, *, timeout: float = 5.0) -> bool:
+        """Whether the service can answer now."""
+        return await self._transport.ready(timeout)
+
+    async def bundle(self, *, timeout: float = 5.0) -> ServedBundle:
+        """Which weights the service serves now."""
+        return _served(await self._transport.network(timeout))
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def __aenter__(self) -> AsyncDermaClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _classify(self, image: ImageLike, timeout: float | None) -> Diagnosis:
+        seconds = self.timeout if timeout is None else timeout
+        data = await asyncio.to_thread(encoded, image)
+        outputs = await self._transport.infer(data, seconds)
+        digest = _digest(outputs)
+        if digest not in self._bundles:
+            served = await self.bundle(timeout=seconds)
+            self._bundles[served.digest] = served
+        return from_outputs(outputs, self._bundles.get(digest, ServedBundle(digest)))
+
+
+def encoded(image: ImageLike) -> bytes:
+    """The bytes to send: files as they are, pixels as PNG, which loses nothing.
+
+    Raises:
+        InvalidImage: nothing that the service would accept.
+        OSError: a path cannot be read.
+        TypeError, ValueError: not an image, or an array of another type or shape.
+    """
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        data = bytes(image)
+    elif isinstance(image, (str, os.PathLike)):
+        data = Path(image).read_bytes()
+    elif isinstance(image, Image.Image):
+        data = _png(image)
+    elif isinstance(image, np.ndarray):
+        data = _png(_from_array(image))
+    else:
+        raise TypeError(f"expected a path, bytes, Pillow image or array, got {type(image).__name__}")
+    check_encoded(data)
+    return data
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        raise ValueError(
+            f"expected a uint8 array of shape (H, W, 3) or (H, W), got {array.dtype} {array.shape}"
+        )
+    return Image.fromarray(array)
+
+
+def _png(image: Image.Image) -> bytes:
+    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        image = image.convert("RGB")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _outcome(future: Future[_Result], return_exceptions: bool) -> _Result | Exception:
+    try:
+        return future.result()
+    except (DermaError, OSError, TypeError, ValueError) as exc:
+        if return_exceptions:
+            return exc
+        raise
+
+
+def _digest(outputs: Outputs) -> str:
+    return bytes(outputs["BUNDLE"].astype(np.uint8)).hex()
+
+
+def _served(network: dict[str, str]) -> ServedBundle:
+    name, digest, _, precision = (network.get(key, "") for key in PARAMETERS)
+    return ServedBundle(digest, name, precision, network["version"])

@@ -1,0 +1,67 @@
+"""Names, shapes, types and limits that server and clients agree on.
+
+    from derma_semantics import contract
+    contract.CLASSIFIER.outputs["PROBABILITIES"].shape     # (7,)
+
+The hand-written ``config.pbtxt`` files are tested against this module.
+Types are Triton's names (KServe v2 protocol, "Tensor Data Types").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from derma_semantics.conditions import CODES
+
+IMAGE_SIZE = 224
+MAX_ENCODED_BYTES = 20 * 2**20
+MAX_PIXELS = 50_000_000
+MIN_SIDE = 32
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+MAX_BATCH = 32
+
+
+class Triage(IntEnum):
+    """Values of the ``TRIAGE`` output."""
+
+    ROUTINE = 0
+    REVIEW = 1
+    URGENT = 2
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor without its batch axis; -1 is a size that the bundle decides."""
+
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One Triton model: its name, backend and tensors."""
+
+    name: str
+    backend: str
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+_IMAGE = {"IMAGE": Tensor("BYTES", (1,))}
+_PIXELS = {"PIXELS": Tensor("UINT8", (IMAGE_SIZE, IMAGE_SIZE, 3))}
+_ANSWERS = {
+    "PROBABILITIES": Tensor("FP32", (len(CODES),)),
+    "RISK": Tensor("FP32", (1,)),
+    "TRIAGE": Tensor("INT32", (1,)),
+    "EMBEDDING": Tensor("FP32", (-1,)),
+    "BUNDLE": Tensor("UINT8", (32,)),
+}
+
+PREPROCESS = Model("derma_preprocess", "python", _IMAGE, _PIXELS)
+NETWORK = Model("derma_biomedclip", "onnxruntime", _PIXELS, _ANSWERS)
+CLASSIFIER = Model("derma_classifier", "ensemble", _IMAGE, _ANSWERS)
+MODELS = (CLASSIFIER, PREPROCESS, NETWORK)
+
+# Keys of the network's config parameters: which weights it serves.
+PARAMETERS = ("bundle_name", "bundle_digest", "prompts_digest", "precision")

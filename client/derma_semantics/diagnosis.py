@@ -1,0 +1,88 @@
+"""What the service says about one image, as typed values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from derma_semantics.conditions import CONDITIONS, Condition
+from derma_semantics.contract import Triage
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One condition and its calibrated probability, in [0, 1]."""
+
+    condition: Condition
+    probability: float
+
+
+@dataclass(frozen=True)
+class ServedBundle:
+    """Which weights answered.
+
+    ``digest`` came with the answer itself. ``name``, ``precision`` and ``version`` are
+    what the server's configuration says of that digest; None where it names another,
+    as it can for the answers in flight during a roll-out.
+    """
+
+    digest: str
+    name: str | None = None
+    precision: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The answer to one image.
+
+    Attributes:
+        differential: the seven conditions, most probable first.
+        risk: probability of a malignant or pre-malignant condition, in [0, 1].
+        triage: routine, review or urgent, by the bundle's calibrated thresholds.
+        embedding: the image's unit vector, fp32, shape (embedding size,).
+        bundle: which weights answered.
+    """
+
+    differential: tuple[Finding, ...]
+    risk: float
+    triage: Triage
+    embedding: NDArray[np.float32] = field(repr=False)
+    bundle: ServedBundle
+
+    @property
+    def top(self) -> Finding:
+        """The most probable condition."""
+        return self.differential[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the embedding, as JSON types."""
+        return {
+            "condition": self.top.condition.code,
+            "probabilities": {f.condition.code: f.probability for f in self.differential},
+            "risk": self.risk,
+            "triage": self.triage.name.lower(),
+            "bundle": self.bundle.name,
+            "bundle_digest": self.bundle.digest,
+            "precision": self.bundle.precision,
+            "version": self.bundle.version,
+        }
+
+
+def from_outputs(outputs: Mapping[str, NDArray[Any]], bundle: ServedBundle) -> Diagnosis:
+    """Read the public model's outputs, each without its batch axis."""
+    findings = [
+        Finding(condition, float(probability))
+        for condition, probability in zip(CONDITIONS, outputs["PROBABILITIES"], strict=True)
+    ]
+    return Diagnosis(
+        differential=tuple(sorted(findings, key=lambda f: -f.probability)),
+        risk=float(outputs["RISK"][0]),
+        triage=Triage(int(outputs["TRIAGE"][0])),
+        embedding=outputs["EMBEDDING"],
+        bundle=bundle,
+    )

@@ -1,0 +1,138 @@
+"""Encoded image to model pixels: the one way from bytes to numbers.
+
+    from derma_semantics.preprocess import preprocess
+    pixels = preprocess(Path("lesion.jpg").read_bytes())    # uint8 (224, 224, 3)
+
+The Triton model, training, evaluation and the saliency sidecar all import this
+function. It equals open_clip's evaluation transform before normalisation
+(``open_clip.transform.image_transform(is_train=False)``: Pillow bicubic on the
+shorter side, then centre crop), applied to the upright RGB image.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from derma_semantics.contract import (
+    IMAGE_FORMATS,
+    IMAGE_SIZE,
+    MAX_ENCODED_BYTES,
+    MAX_PIXELS,
+    MIN_SIDE,
+)
+from derma_semantics.errors import (
+    CorruptImage,
+    EmptyImage,
+    ImageTooLarge,
+    ImageTooSmall,
+    UnsupportedFormat,
+)
+
+
+def preprocess(data: bytes) -> NDArray[np.uint8]:
+    """Decode, turn upright, resize and crop one encoded image.
+
+    Args:
+        data: a JPEG, PNG, WebP, TIFF or BMP file of any mode.
+
+    Returns:
+        RGB pixels, uint8, shape (224, 224, 3).
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
+    return resize_and_crop(decode(data))
+
+
+def check_encoded(data: bytes) -> None:
+    """Refuse what need not be decoded, or sent, to be refused.
+
+    Raises:
+        EmptyImage, ImageTooLarge: no bytes, or more than 20 MiB.
+    """
+    if not data:
+        raise EmptyImage("the image is empty (0 bytes)")
+    if len(data) > MAX_ENCODED_BYTES:
+        raise ImageTooLarge(
+            f"the file has {len(data) / 2**20:.1f} MiB; the limit is {MAX_ENCODED_BYTES >> 20} MiB"
+        )
+
+
+def decode(data: bytes) -> Image.Image:
+    """The image, upright (EXIF orientation applied), in mode RGB, at its own size.
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
+    check_encoded(data)
+    image = _open(data)
+    _check_size(image.size)
+    try:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as exc:  # Pillow's decoders raise whatever a damaged file provokes
+        raise CorruptImage(f"the {image.format} is truncated or damaged: {exc}") from exc
+
+
+def resize_and_crop(image: Image.Image) -> NDArray[np.uint8]:
+    """Bicubic to 224 on the shorter side, then the central 224 x 224.
+
+    Args:
+        image: mode RGB.
+
+    Returns:
+        uint8, shape (224, 224, 3).
+    """
+    width, height = image.size
+    short = min(width, height)
+    # torchvision truncates the longer side and rounds the crop's corner; so do we.
+    size = (IMAGE_SIZE * width // short, IMAGE_SIZE * height // short)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    left = round((size[0] - IMAGE_SIZE) / 2)
+    top = round((size[1] - IMAGE_SIZE) / 2)
+    return np.asarray(image.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE)))
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header only."""
+    try:
+        return Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+    except UnidentifiedImageError as exc:
+        supported = ", ".join(IMAGE_FORMATS)
+        raise UnsupportedFormat(f"the data is not an image in a supported format ({supported})") from exc
+    except Image.DecompressionBombError as exc:
+        raise ImageTooLarge(f"{exc}; the limit is {_megapixels(MAX_PIXELS)} megapixels") from exc
+    except Exception as exc:  # a damaged header fails in as many ways as there are formats
+        raise CorruptImage(f"the image header is damaged: {exc}") from exc
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ImageTooLarge(
+            f"the image is {width} x {height} ({_megapixels(width * height)} megapixels); "
+            f"the limit is {_megapixels(MAX_PIXELS)} megapixels"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise ImageTooSmall(
+            f"the image is {width} x {height}; each side needs at least {MIN_SIDE} pixels"
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Mode RGB as Pillow converts it; 16-bit grey keeps its high byte instead of clipping."""
+    if image.mode.startswith("I"):
+        high = np.asarray(image, dtype=np.int64).clip(0, 65535) >> 8
+        image = Image.fromarray(high.astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels have no defined white")
+    return image.convert("RGB")
+
+
+def _megapixels(pixels: int) -> str:
+    return f"{pixels / 1e6:.0f}"

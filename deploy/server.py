@@ -1,0 +1,223 @@
+"""The Triton server that a pip wheel carries, as one process with its own environment.
+
+    server = TritonServer(Settings(repository=Path("model_repository")))
+    server.start(); server.wait_until_ready(deadline=60); server.stop()
+
+The wheel ``nvidia-pytriton`` holds the real ``tritonserver``, its Python backend and
+the backend's stubs, but arranges them for its own use; here they are put together as
+NVIDIA's container has them, with ``deploy/backends/onnxruntime`` beside.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from derma_semantics.contract import CLASSIFIER
+from derma_semantics.errors import ServiceUnavailable
+from derma_semantics.transport import GrpcTransport
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / ".triton"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+POLL = 0.2
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the service listens, what it serves and where it keeps its state."""
+
+    repository: Path = ROOT / "model_repository"
+    state: Path = ROOT / ".run"
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+
+    @property
+    def grpc_url(self) -> str:
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def log(self) -> Path:
+        return self.state / "triton.log"
+
+    @property
+    def shared_memory(self) -> str:
+        """Prefix of this service's segments in /dev/shm, to tell them from another's."""
+        return f"derma_{self.grpc_port}_"
+
+
+class TritonServer:
+    """Starts, awaits and stops ``tritonserver``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Start the process; it logs to ``settings.log``.
+
+        Raises:
+            ServiceUnavailable: its environment is missing, or a port is taken.
+        """
+        wheel = _wheel()
+        _check_ports(self.settings)
+        self.settings.state.mkdir(parents=True, exist_ok=True)
+        backends = _assemble_backends(wheel, self.settings.state / "backends")
+        with self.settings.log.open("wb") as log:
+            # Its own session: Ctrl-C then reaches the launcher alone, which shuts down in order.
+            self.process = subprocess.Popen(
+                [str(wheel / "bin" / "tritonserver"), *_arguments(self.settings, backends)],
+                env=_variables(wheel),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+
+    def wait_until_ready(self, deadline: float) -> None:
+        """Poll until the public model answers.
+
+        Raises:
+            ServiceUnavailable: the server ended, or was not ready within ``deadline`` seconds.
+        """
+        end = time.monotonic() + deadline
+        transport = GrpcTransport(self.settings.grpc_url)
+        try:
+            while not transport.ready(timeout=1.0):
+                if not self.alive:
+                    raise ServiceUnavailable(f"Triton ended while it started:\n{self.last_words()}")
+                if time.monotonic() > end:
+                    raise ServiceUnavailable(
+                        f"{CLASSIFIER.name} was not ready within {deadline:.0f} s:\n{self.last_words()}"
+                    )
+                self.pause(POLL)
+        finally:
+            transport.close()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but no longer than the process lives."""
+        if self.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+
+    def stop(self, grace: float = 20.0) -> None:
+        """End the server and everything it started: politely, after ``grace`` seconds by force."""
+        if self.process is None:
+            return
+        if self.alive:
+            self.process.send_signal(signal.SIGTERM)
+            self.pause(grace)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(grace)
+        self.process = None
+        for segment in Path("/dev/shm").glob(self.settings.shared_memory + "*"):
+            segment.unlink(missing_ok=True)
+
+    def last_words(self, lines: int = 15) -> str:
+        """The end of the log, without the tables Triton draws."""
+        text = self.settings.log.read_text(errors="replace").splitlines()
+        return "\n".join([line for line in text if line and line[0] not in "+|"][-lines:])
+
+
+def _wheel() -> Path:
+    """The wheel's folder with ``bin``, ``backends`` and ``python_backend_stubs``."""
+    wheel = _site_packages() / "pytriton" / "tritonserver"
+    if not wheel.is_dir():
+        raise ServiceUnavailable(f"{ENVIRONMENT} has no Triton server for Python {PYTHON}: run `make setup`")
+    return wheel
+
+
+def _site_packages() -> Path:
+    return ENVIRONMENT / "lib" / f"python{PYTHON}" / "site-packages"
+
+
+def _check_ports(settings: Settings) -> None:
+    for name in ("http_port", "grpc_port", "metrics_port"):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.host, getattr(settings, name)))
+            except OSError as exc:
+                option = name.replace("_", "-")
+                raise ServiceUnavailable(
+                    f"port {getattr(settings, name)} cannot be used ({exc.strerror}): "
+                    f"stop what listens there or choose another with --{option}"
+                ) from exc
+
+
+def _assemble_backends(wheel: Path, target: Path) -> Path:
+    """Put the Python backend, its stub for this interpreter and our backend into one folder."""
+    stub = wheel / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise ServiceUnavailable(f"the Triton wheel has no Python backend stub for Python {PYTHON}")
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(wheel / "backends" / "python", target / "python")
+    shutil.copy2(stub, target / "python")
+    shutil.copytree(ROOT / "deploy" / "backends" / "onnxruntime", target / "onnxruntime")
+    return target
+
+
+def _arguments(settings: Settings, backends: Path) -> list[str]:
+    return [
+        f"--model-repository={settings.repository}",
+        f"--backend-directory={backends}",
+        "--model-control-mode=explicit",
+        f"--load-model={CLASSIFIER.name}",
+        f"--http-address={settings.host}",
+        f"--http-port={settings.http_port}",
+        f"--grpc-address={settings.host}",
+        f"--grpc-port={settings.grpc_port}",
+        f"--metrics-address={settings.host}",
+        f"--metrics-port={settings.metrics_port}",
+        f"--backend-config=python,shm-region-prefix-name={settings.shared_memory}",
+        "--exit-timeout-secs=15",
+    ]
+
+
+def _variables(wheel: Path) -> dict[str, str]:
+    """Lets the Python backend find its interpreter, which ignores PYTHONPATH, and its libraries."""
+    libraries = [str(_site_packages() / "nvidia_pytriton.libs"), _python_library()]
+    return {
+        **os.environ,
+        "PATH": f"{ENVIRONMENT / 'bin'}:{os.environ.get('PATH', '')}",
+        "LD_LIBRARY_PATH": ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")]),
+    }
+
+
+def _python_library() -> str:
+    """The folder of ``libpython``, which the Python backend's stub is linked against.
+
+    Raises:
+        ServiceUnavailable: this Python has no shared library.
+    """
+    name = f"libpython{PYTHON}.so.1.0"
+    folder = sysconfig.get_config_var("LIBDIR") or ""
+    for candidate in (os.path.join(folder, name), name):
+        with suppress(OSError):
+            ctypes.CDLL(candidate)
+            return folder
+    raise ServiceUnavailable(f"Triton's Python backend needs {name}: install libpython{PYTHON} (Debian) or a shared Python")
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end the server if the launcher dies without stopping it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

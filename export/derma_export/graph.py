@@ -1,0 +1,54 @@
+"""A classifier as one ONNX graph.
+
+    export_onnx(Classifier.from_bundle(bundle), Path("model.onnx"))
+    answers = OnnxClassifier(Path("model.onnx"))(pixels)     # same Answers as in PyTorch
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from derma_semantics.contract import IMAGE_SIZE, NETWORK
+from derma_training.classifier import Answers, Classifier
+
+OPSET = 20
+INPUT = next(iter(NETWORK.inputs))
+
+
+def export_onnx(classifier: Classifier, path: Path) -> None:
+    """Write ``path``: uint8 NHWC pixels in, the contract's outputs, batch size free."""
+    example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        classifier,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes=({0: batch},),
+        input_names=[INPUT],
+        output_names=list(NETWORK.outputs),
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+class OnnxClassifier:
+    """An exported graph behind the interface of ``Classifier``."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def __call__(self, pixels: Tensor) -> Answers:
+        outputs: list[NDArray[np.generic]] = self.session.run(
+            list(NETWORK.outputs), {INPUT: pixels.numpy()}
+        )
+        return Answers(*(torch.from_numpy(output) for output in outputs))

@@ -1,0 +1,1 @@
+"""Build, train and measure the models that Derma-Semantics serves."""

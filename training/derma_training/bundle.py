@@ -1,0 +1,148 @@
+"""A bundle: the directory that holds everything export and the sidecar need.
+
+    bundle = Bundle.open("training/bundles/derma-mini")     # checks every digest
+    bundle.digest, bundle.prompts["MEL"], bundle.calibration.temperature
+
+Layout: ``bundle.json``, ``open_clip_config.json``, weights, ``text/``,
+``adapter/`` (optional), ``prompts.json``, ``calibration.json``,
+``metrics.json``, ``MODEL_CARD.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from derma_semantics.conditions import CODES, CONDITIONS
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+WEIGHTS = "open_clip_model.safetensors"
+
+
+class BundleError(ValueError):
+    """The bundle is incomplete, altered or of an unknown schema."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Content of ``calibration.json``.
+
+    Attributes:
+        temperature: divides the logits before the softmax.
+        review, urgent: thresholds on RISK, in [0, 1], at or above which TRIAGE is 1, 2.
+        report: how they were chosen and what they achieved, for people.
+    """
+
+    temperature: float = 1.0
+    review: float = 0.5
+    urgent: float = 0.5
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise BundleError(f"temperature must be positive, got {self.temperature}")
+        if not 0 <= self.review <= self.urgent <= 1:
+            raise BundleError(
+                f"thresholds must satisfy 0 <= review <= urgent <= 1, got {self.review}, {self.urgent}"
+            )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle."""
+
+    path: Path
+    manifest: dict[str, Any]
+    digest: str
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read ``bundle.json`` and check the sha256 of every file it names.
+
+        Raises:
+            BundleError: not a bundle, unknown schema, or a missing or altered file.
+        """
+        path = Path(path)
+        if not (path / MANIFEST).is_file():
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
+        raw = (path / MANIFEST).read_bytes()
+        manifest = json.loads(raw)
+        if manifest.get("schema_version") != SCHEMA_VERSION:
+            raise BundleError(
+                f"{path}: schema version {manifest.get('schema_version')}, this code reads {SCHEMA_VERSION}"
+            )
+        for name, expected in manifest["files"].items():
+            _check_digest(path / name, expected)
+        return cls(path, manifest, hashlib.sha256(raw).hexdigest())
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def prompts(self) -> dict[str, list[str]]:
+        """Definitions a condition, by code, in the order of ``CODES``."""
+        prompts = json.loads((self.path / "prompts.json").read_text())
+        if list(prompts) != list(CODES) or not all(prompts.values()):
+            raise BundleError(f"{self.path}/prompts.json must define {', '.join(CODES)}, in this order")
+        return {code: list(prompts[code]) for code in CODES}
+
+    @property
+    def prompts_digest(self) -> str:
+        return sha256(self.path / "prompts.json")
+
+    @property
+    def calibration(self) -> Calibration:
+        return Calibration(**json.loads((self.path / "calibration.json").read_text()))
+
+    @property
+    def adapter(self) -> Path | None:
+        """Folder of the LoRA adapter in PEFT's format; None where nothing is to be merged."""
+        folder = self.path / "adapter"
+        return folder if (folder / "adapter_config.json").is_file() else None
+
+
+def write_prompts(folder: Path) -> None:
+    """Write the project's own definitions as ``prompts.json``."""
+    write_json(folder / "prompts.json", {c.code: list(c.prompts) for c in CONDITIONS})
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    write_json(folder / "calibration.json", asdict(calibration))
+
+
+def seal(folder: Path, **facts: Any) -> Bundle:
+    """Write ``bundle.json`` over the files that are in ``folder``, and open it.
+
+    Args:
+        folder: a directory that already holds every other file.
+        facts: name, base_model, licence, intended_use, git_commit and the like.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    digests = {p.relative_to(folder).as_posix(): sha256(p) for p in files}
+    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **facts, "files": digests})
+    return Bundle.open(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _check_digest(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing, though {MANIFEST} names it")
+    if (actual := sha256(path)) != expected:
+        raise BundleError(f"{path} was altered: sha256 {actual[:12]}…, {MANIFEST} says {expected[:12]}…")

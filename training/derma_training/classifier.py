@@ -1,0 +1,95 @@
+"""Pixels to answers: the network that is measured, exported and served.
+
+    classifier = Classifier.from_bundle(Bundle.open(folder))
+    answers = classifier(pixels)          # pixels: uint8 (B, 224, 224, 3)
+    answers.probabilities                 # (B, 7)
+
+Everything after preprocessing is inside, so that PyTorch, ONNX and every
+client in every language give the same answer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from derma_semantics.conditions import CONDITIONS
+from derma_training.bundle import Bundle, Calibration
+from derma_training.model import encode_conditions, load_merged, load_tokenizer, pixel_statistics
+
+
+class Answers(NamedTuple):
+    """The network's outputs, in the order of ``contract.NETWORK.outputs``.
+
+    Shapes for a batch of B: probabilities (B, 7) fp32; risk (B, 1) fp32; triage (B, 1)
+    int32; embedding (B, D) fp32, unit length; bundle (B, 32) uint8, the sha256 of the
+    bundle whose weights answered.
+    """
+
+    probabilities: Tensor
+    risk: Tensor
+    triage: Tensor
+    embedding: Tensor
+    bundle: Tensor
+
+
+class Normalise(nn.Module):
+    """uint8 NHWC pixels to the NCHW floats a vision tower expects."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255 - self.mean) / self.std
+
+
+class Classifier(nn.Module):
+    """Image tower, text embeddings made ahead of time, calibration and triage in one module."""
+
+    text: Tensor
+    malignant: Tensor
+    thresholds: Tensor
+    digest: Tensor
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        normalise: Normalise,
+        text: Tensor,
+        logit_scale: float,
+        calibration: Calibration,
+        digest: str,
+    ) -> None:
+        super().__init__()
+        self.visual = visual
+        self.normalise = normalise
+        self.scale = logit_scale / calibration.temperature
+        thresholds = [calibration.review, calibration.urgent]
+        self.register_buffer("text", text.detach().clone())
+        self.register_buffer("malignant", torch.tensor([float(c.malignant) for c in CONDITIONS]))
+        self.register_buffer("thresholds", torch.tensor(thresholds))
+        self.register_buffer("digest", torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8))
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle) -> Classifier:
+        """The bundle's classifier in eval mode, adapter merged, definitions embedded."""
+        model = load_merged(bundle)
+        text = encode_conditions(model, load_tokenizer(bundle.path), bundle.prompts)
+        normalise = Normalise(*pixel_statistics(bundle.path))
+        scale = model.logit_scale.exp().item()  # type: ignore[operator, union-attr]
+        return cls(model.visual, normalise, text, scale, bundle.calibration, bundle.digest).eval()  # type: ignore[arg-type]
+
+    def forward(self, pixels: Tensor) -> Answers:
+        embedding = nn.functional.normalize(self.visual(self.normalise(pixels)), dim=-1)
+        probabilities = (self.scale * embedding @ self.text.T).softmax(dim=-1)
+        risk = (probabilities * self.malignant).sum(dim=-1, keepdim=True)
+        triage = (risk >= self.thresholds).sum(dim=-1, keepdim=True, dtype=torch.int32)
+        bundle = self.digest.expand(pixels.shape[0], -1)
+        return Answers(probabilities, risk, triage, embedding, bundle)
