@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from server import POLL, Settings, TritonServer
-from supervisor import missing_stubs, reload_models
 
 from derma_semantics.errors import DermaError, ServiceUnavailable
+from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
+from server import POLL, Settings, TritonServer
+from supervisor import models_to_mend, reload_models
 
 logger = logging.getLogger("derma.launcher")
 
@@ -63,14 +64,14 @@ class Service:
         _state_file(self.settings.state).unlink(missing_ok=True)
 
     def _check(self, control: ModelControl) -> None:
-        if not self.server.alive:
+        if not self.server.alive or self.server.process is None:
             logger.error("Triton died; starting it again. Its last words:\n%s", self.server.last_words())
             self.server.stop()
             self.start()
-        elif models := missing_stubs(control, self.server.process.pid):  # type: ignore[union-attr]
+        elif models := models_to_mend(control, pid := self.server.process.pid):
             logger.error("a process of %s died; reloading", ", ".join(models))
             started = time.monotonic()
-            reload_models(control, models)
+            reload_models(control, models, pid)
             logger.warning("serving again after %.1f s", time.monotonic() - started)
 
 
@@ -92,7 +93,9 @@ def running(service: Service) -> Iterator[None]:
 def _options(command: Any) -> Any:
     for option in (
         click.option("--repository", type=click.Path(exists=True, file_okay=False, path_type=Path)),
-        click.option("--state", type=click.Path(file_okay=False, path_type=Path), help="Logs and process id."),
+        click.option(
+            "--state", type=click.Path(file_okay=False, path_type=Path), help="Logs and process id."
+        ),
         click.option("--http-port", type=int, envvar="HTTP_PORT"),
         click.option("--grpc-port", type=int, envvar="GRPC_PORT"),
         click.option("--metrics-port", type=int, envvar="METRICS_PORT"),
@@ -102,7 +105,7 @@ def _options(command: Any) -> Any:
     return command
 
 
-@click.group(help=__doc__)
+@click.group(help=help_text(__doc__))
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
 

@@ -215,7 +215,9 @@ def _python_library() -> str:
         with suppress(OSError):
             ctypes.CDLL(candidate)
             return folder
-    raise ServiceUnavailable(f"Triton's Python backend needs {name}: install libpython{PYTHON} (Debian) or a shared Python")
+    raise ServiceUnavailable(
+        f"Triton's Python backend needs {name}: install libpython{PYTHON} (Debian) or a shared Python"
+    )
 
 
 def _end_with_parent() -> None:

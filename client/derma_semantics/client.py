@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,7 @@ DEFAULT_TIMEOUT = 30.0
 IN_FLIGHT = 16
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
-_Result = TypeVar("_Result")
+Images: TypeAlias = "list[Any] | tuple[Any, ...]"
 
 
 class DermaClient:
@@ -65,11 +64,11 @@ class DermaClient:
     @overload
     def classify(self, image: ImageLike, *, timeout: float | None = None) -> Diagnosis: ...
     @overload
-    def classify(self, image: Sequence[ImageLike], *, timeout: float | None = None) -> list[Diagnosis]: ...
+    def classify(self, image: Images, *, timeout: float | None = None) -> list[Diagnosis]: ...
     @overload
     def classify(
         self,
-        image: Sequence[ImageLike],
+        image: Images,
         *,
         timeout: float | None = None,
         return_exceptions: Literal[True],
@@ -77,11 +76,11 @@ class DermaClient:
 
     def classify(
         self,
-        image: ImageLike | Sequence[ImageLike],
+        image: ImageLike | Images,
         *,
         timeout: float | None = None,
         return_exceptions: bool = False,
-    ) -> Diagnosis | Sequence[Diagnosis | Exception]:
+    ) -> Diagnosis | list[Diagnosis] | list[Diagnosis | Exception]:
         """Classify one image, or a list of them at once.
 
         Args:
@@ -97,7 +96,7 @@ class DermaClient:
             OSError: a path cannot be read.
         """
         if not isinstance(image, (list, tuple)):
-            return self._classify(image, timeout)  # type: ignore[arg-type]
+            return self._classify(image, timeout)
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
             futures = [pool.submit(self._classify, one, timeout) for one in image]
             try:
@@ -155,13 +154,11 @@ class AsyncDermaClient:
     @overload
     async def classify(self, image: ImageLike, *, timeout: float | None = None) -> Diagnosis: ...
     @overload
-    async def classify(
-        self, image: Sequence[ImageLike], *, timeout: float | None = None
-    ) -> list[Diagnosis]: ...
+    async def classify(self, image: Images, *, timeout: float | None = None) -> list[Diagnosis]: ...
     @overload
     async def classify(
         self,
-        image: Sequence[ImageLike],
+        image: Images,
         *,
         timeout: float | None = None,
         return_exceptions: Literal[True],
@@ -169,14 +166,14 @@ class AsyncDermaClient:
 
     async def classify(
         self,
-        image: ImageLike | Sequence[ImageLike],
+        image: ImageLike | Images,
         *,
         timeout: float | None = None,
         return_exceptions: bool = False,
-    ) -> Diagnosis | Sequence[Diagnosis | Exception]:
+    ) -> Diagnosis | list[Diagnosis] | list[Diagnosis | Exception]:
         """Classify one image, or a list of them at once; see ``DermaClient.classify``."""
         if not isinstance(image, (list, tuple)):
-            return await self._classify(image, timeout)  # type: ignore[arg-type]
+            return await self._classify(image, timeout)
         places = asyncio.Semaphore(IN_FLIGHT)
 
         async def one(item: ImageLike) -> Diagnosis:
@@ -261,7 +258,7 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _outcome(future: Future[_Result], return_exceptions: bool) -> _Result | Exception:
+def _outcome(future: Future[Diagnosis], return_exceptions: bool) -> Diagnosis | Exception:
     try:
         return future.result()
     except (DermaError, OSError, TypeError, ValueError) as exc:

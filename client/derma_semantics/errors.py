@@ -71,8 +71,7 @@ class DeadlineExceeded(DermaError):
 
 
 _IMAGE_ERRORS = {
-    cls.__name__: cls
-    for cls in (EmptyImage, UnsupportedFormat, CorruptImage, ImageTooLarge, ImageTooSmall)
+    cls.__name__: cls for cls in (EmptyImage, UnsupportedFormat, CorruptImage, ImageTooLarge, ImageTooSmall)
 }
 _WIRE = re.compile(rf"\b({'|'.join(_IMAGE_ERRORS)}): (.*)", re.DOTALL)
 

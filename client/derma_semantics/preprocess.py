@@ -119,9 +119,7 @@ def _check_size(size: tuple[int, int]) -> None:
             f"the limit is {_megapixels(MAX_PIXELS)} megapixels"
         )
     if min(width, height) < MIN_SIDE:
-        raise ImageTooSmall(
-            f"the image is {width} x {height}; each side needs at least {MIN_SIDE} pixels"
-        )
+        raise ImageTooSmall(f"the image is {width} x {height}; each side needs at least {MIN_SIDE} pixels")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -98,12 +98,8 @@ class GrpcAsyncTransport:
 
     async def network(self, timeout: float) -> dict[str, str]:
         with translated(self.url):
-            config = await self._client.get_model_config(
-                NETWORK.name, as_json=True, client_timeout=timeout
-            )
-            meta = await self._client.get_model_metadata(
-                NETWORK.name, as_json=True, client_timeout=timeout
-            )
+            config = await self._client.get_model_config(NETWORK.name, as_json=True, client_timeout=timeout)
+            meta = await self._client.get_model_metadata(NETWORK.name, as_json=True, client_timeout=timeout)
         return _network(config, meta)
 
     async def ready(self, timeout: float) -> bool:

@@ -1,7 +1,7 @@
 """A classifier as one ONNX graph.
 
-    export_onnx(Classifier.from_bundle(bundle), Path("model.onnx"))
-    answers = OnnxClassifier(Path("model.onnx"))(pixels)     # same Answers as in PyTorch
+export_onnx(Classifier.from_bundle(bundle), Path("model.onnx"))
+answers = OnnxClassifier(Path("model.onnx"))(pixels)     # same Answers as in PyTorch
 """
 
 from __future__ import annotations
@@ -48,7 +48,5 @@ class OnnxClassifier:
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def __call__(self, pixels: Tensor) -> Answers:
-        outputs: list[NDArray[np.generic]] = self.session.run(
-            list(NETWORK.outputs), {INPUT: pixels.numpy()}
-        )
+        outputs: list[NDArray[np.generic]] = self.session.run(list(NETWORK.outputs), {INPUT: pixels.numpy()})
         return Answers(*(torch.from_numpy(output) for output in outputs))

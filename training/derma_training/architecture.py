@@ -1,8 +1,8 @@
 """The small sibling of BiomedCLIP: the same two towers, a ViT-Tiny and a two-layer BERT.
 
-    write_mini(folder)                          # configuration and vocabulary
-    model = build_model(folder, weights=False)
-    load_timm_trunk(model, "vit_tiny_patch16_224.safetensors")
+write_mini(folder)                          # configuration and vocabulary
+model = build_model(folder, weights=False)
+load_timm_trunk(model, "vit_tiny_patch16_224.safetensors")
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 from tokenizers import BertWordPieceTokenizer
-from torch import nn
 
 from derma_semantics.conditions import CONDITIONS
 from derma_training.bundle import write_json
+from derma_training.model import Clip
 
 TEXT_WIDTH = 128
 CONTEXT_LENGTH = 64
@@ -38,10 +38,10 @@ def write_mini(folder: Path) -> None:
     write_json(folder / "open_clip_config.json", _open_clip_config())
 
 
-def load_timm_trunk(model: nn.Module, path: str | Path) -> None:
+def load_timm_trunk(model: Clip, path: str | Path) -> None:
     """Start the image tower from a timm state dict; its classification head is dropped."""
     state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("head")}
-    model.visual.trunk.load_state_dict(state)  # type: ignore[union-attr]
+    model.visual.trunk.load_state_dict(state)
 
 
 def _write_vocabulary(folder: Path) -> None:

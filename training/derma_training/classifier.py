@@ -83,8 +83,8 @@ class Classifier(nn.Module):
         model = load_merged(bundle)
         text = encode_conditions(model, load_tokenizer(bundle.path), bundle.prompts)
         normalise = Normalise(*pixel_statistics(bundle.path))
-        scale = model.logit_scale.exp().item()  # type: ignore[operator, union-attr]
-        return cls(model.visual, normalise, text, scale, bundle.calibration, bundle.digest).eval()  # type: ignore[arg-type]
+        scale = model.logit_scale.exp().item()
+        return cls(model.visual, normalise, text, scale, bundle.calibration, bundle.digest).eval()
 
     def forward(self, pixels: Tensor) -> Answers:
         embedding = nn.functional.normalize(self.visual(self.normalise(pixels)), dim=-1)

@@ -10,9 +10,10 @@ corrected by logit adjustment (Menon et al., arXiv 2007.07314).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from derma_semantics.conditions import CONDITIONS
 from derma_training.classifier import Normalise
-from derma_training.model import Tokenizer, encode_conditions
+from derma_training.model import Clip, Tokenizer, encode_conditions
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -35,6 +36,8 @@ class Phase:
         name: stem of the checkpoint file.
         epochs: an epoch draws as many images as the training part has.
         learning_rate: peak of a cosine schedule with linear warm-up.
+        fresh: factor on the learning rate of what starts at random, not from timm: the text
+            tower and the projection.
         sampling: images of a condition with n examples are drawn in proportion to n**sampling.
     """
 
@@ -42,6 +45,7 @@ class Phase:
     epochs: int
     learning_rate: float
     sampling: float
+    fresh: float = 1.0
     batch_size: int = 64
     weight_decay: float = 0.05
     warmup: float = 0.1
@@ -56,7 +60,7 @@ class TrainingSet:
 
 
 def fit(
-    model: nn.Module,
+    model: Clip,
     tokenizer: Tokenizer,
     data: TrainingSet,
     normalise: Normalise,
@@ -71,7 +75,7 @@ def fit(
     same folder continues from there.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, phase.learning_rate, weight_decay=phase.weight_decay)
+    optimiser = torch.optim.AdamW(_groups(model, phase), weight_decay=phase.weight_decay)
     steps = len(data.labels) // phase.batch_size
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(phase, steps))
     checkpoint = checkpoints / f"{phase.name}.pt"
@@ -90,33 +94,41 @@ def fit(
             optimiser.step()
             schedule.step()
             with torch.no_grad():
-                model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)  # type: ignore[operator, union-attr]
+                model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
             bar.set_postfix(loss=f"{loss.item():.3f}")
         _save(checkpoint, epoch + 1, model, optimiser, schedule)
     model.eval()
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, tokenizer: Tokenizer, pixels: Tensor, normalise: Normalise) -> Tensor:
+def predict(model: Clip, tokenizer: Tokenizer, pixels: Tensor, normalise: Normalise) -> Tensor:
     """Index of the best-matching condition an image, int64 (N,)."""
     text = encode_conditions(model, tokenizer, {c.code: c.prompts for c in CONDITIONS})
-    scores = [
-        model.encode_image(normalise(batch), normalize=True) @ text.T  # type: ignore[operator]
-        for batch in pixels.split(64)
-    ]
+    scores = [model.encode_image(normalise(batch), normalize=True) @ text.T for batch in pixels.split(64)]
     return torch.cat(scores).argmax(dim=-1)
 
 
-def _loss(
-    model: nn.Module, tokenizer: Tokenizer, images: Tensor, target: Tensor, prior: Tensor
-) -> Tensor:
+def _loss(model: Clip, tokenizer: Tokenizer, images: Tensor, target: Tensor, prior: Tensor) -> Tensor:
     """Cross entropy over similarities to one definition a condition, drawn at random."""
     texts = [c.prompts[int(torch.randint(len(c.prompts), ()))] for c in CONDITIONS]
     with torch.autocast(images.device.type, torch.bfloat16):
-        image = model.encode_image(images, normalize=True)  # type: ignore[operator]
-        text = model.encode_text(tokenizer(texts).to(images.device), normalize=True)  # type: ignore[operator]
-    logits = model.logit_scale.exp() * image.float() @ text.float().T  # type: ignore[operator, union-attr]
+        image = model.encode_image(images, normalize=True)
+        text = model.encode_text(tokenizer(texts).to(images.device), normalize=True)
+    logits = model.logit_scale.exp() * image.float() @ text.float().T
     return F.cross_entropy(logits + prior.log(), target)
+
+
+def _groups(model: Clip, phase: Phase) -> list[dict[str, Any]]:
+    """The image trunk, adapters included, and everything else, each at its learning rate."""
+    trunk: list[nn.Parameter] = []
+    fresh: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (trunk if ".trunk." in f".{name}" else fresh).append(parameter)
+    return [
+        {"params": trunk, "lr": phase.learning_rate},
+        {"params": fresh, "lr": phase.learning_rate * phase.fresh},
+    ]
 
 
 def _sampling(labels: Tensor, power: float) -> tuple[Tensor, Tensor]:
@@ -127,9 +139,7 @@ def _sampling(labels: Tensor, power: float) -> tuple[Tensor, Tensor]:
     return (share / counts.clamp(min=1))[labels], share.clamp(min=1e-6).float()
 
 
-def _batches(
-    data: TrainingSet, weights: Tensor, size: int, steps: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: TrainingSet, weights: Tensor, size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
     augment = _augmentation()
     for _ in range(steps):
         rows = torch.multinomial(weights, size, replacement=True)
@@ -154,7 +164,7 @@ def _quarter_turns(count: int) -> v2.Transform:
     return v2.Lambda(lambda image: image.rot90(count, dims=(-2, -1)))
 
 
-def _cosine(phase: Phase, steps: int) -> object:
+def _cosine(phase: Phase, steps: int) -> Callable[[int], float]:
     total = phase.epochs * steps
     warmup = max(1, int(phase.warmup * total))
 
@@ -169,7 +179,7 @@ def _cosine(phase: Phase, steps: int) -> object:
 def _save(
     path: Path,
     epoch: int,
-    model: nn.Module,
+    model: Clip,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
 ) -> None:
@@ -187,7 +197,7 @@ def _save(
 
 def _resume(
     path: Path,
-    model: nn.Module,
+    model: Clip,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
 ) -> int:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import open_clip
 import torch
@@ -32,10 +32,12 @@ TEXT_TARGETS = (
     r"(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense|output\.dense)"
 )
 
-Tokenizer = Callable[[Sequence[str]], Tensor]
+Tokenizer: TypeAlias = Callable[[Sequence[str]], Tensor]
+# open_clip.CustomTextCLIP, an nn.Module whose package has no types.
+Clip: TypeAlias = Any
 
 
-def build_model(folder: str | Path, *, weights: bool = True) -> nn.Module:
+def build_model(folder: str | Path, *, weights: bool = True) -> Clip:
     """Build the model a folder describes, without any network access.
 
     Args:
@@ -55,7 +57,9 @@ def build_model(folder: str | Path, *, weights: bool = True) -> nn.Module:
         hf_model_pretrained=False,
     )
     if weights and not list(folder.glob("open_clip_*model.*")):
-        raise BundleError(f"{folder} has no weights (open_clip_model.safetensors or open_clip_pytorch_model.bin)")
+        raise BundleError(
+            f"{folder} has no weights (open_clip_model.safetensors or open_clip_pytorch_model.bin)"
+        )
     model = open_clip.create_model(
         f"local-dir:{folder}",
         text_cfg=text_cfg,
@@ -73,7 +77,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     """The folder's own tokenizer: texts → int64 ids, shape (N, context length)."""
     folder = Path(folder).resolve()
     length = _config(folder)["model_cfg"]["text_cfg"]["context_length"]
-    return open_clip.tokenizer.HFTokenizer(str(text_folder(folder)), context_length=length)
+    tokenizer: Tokenizer = open_clip.tokenizer.HFTokenizer(str(text_folder(folder)), context_length=length)
+    return tokenizer
 
 
 def text_folder(folder: Path) -> Path:
@@ -90,7 +95,7 @@ def pixel_statistics(folder: str | Path) -> tuple[list[float], list[float]]:
     return config["mean"], config["std"]
 
 
-def add_lora(model: nn.Module, *, r: int = 32, alpha: int = 64, text: bool = False) -> PeftModel:
+def add_lora(model: Clip, *, r: int = 32, alpha: int = 64, text: bool = False) -> PeftModel:
     """Freeze ``model`` and add LoRA to its transformer blocks, in place.
 
     Args:
@@ -107,22 +112,28 @@ def add_lora(model: nn.Module, *, r: int = 32, alpha: int = 64, text: bool = Fal
     return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=targets))
 
 
-def merge_adapter(model: nn.Module, adapter: Path) -> nn.Module:
+def merge_adapter(model: Clip, adapter: Path) -> Clip:
     """Load a PEFT adapter folder and fold it into the weights of ``model``."""
-    merged: nn.Module = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged: Clip = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     return merged.eval()
 
 
-def load_merged(bundle: Bundle) -> nn.Module:
+def load_unmerged(bundle: Bundle) -> Clip:
+    """The bundle's model with the adapter still apart, as it was trained."""
+    model = build_model(bundle.path)
+    if bundle.adapter:
+        PeftModel.from_pretrained(model, str(bundle.adapter))  # adds its layers to `model` in place
+    return model.eval()
+
+
+def load_merged(bundle: Bundle) -> Clip:
     """The bundle's model as it is served: base weights with the adapter folded in."""
     model = build_model(bundle.path)
     return merge_adapter(model, bundle.adapter) if bundle.adapter else model
 
 
 @torch.inference_mode()
-def encode_conditions(
-    model: nn.Module, tokenizer: Tokenizer, prompts: Mapping[str, Sequence[str]]
-) -> Tensor:
+def encode_conditions(model: Clip, tokenizer: Tokenizer, prompts: Mapping[str, Sequence[str]]) -> Tensor:
     """One unit vector a condition: the mean of its definitions' unit vectors.
 
     Returns:
@@ -131,8 +142,7 @@ def encode_conditions(
     Source: CLIP's prompt ensembling, Radford et al., arXiv 2103.00020, section 3.1.4.
     """
     vectors = [
-        model.encode_text(tokenizer(list(texts)), normalize=True).mean(dim=0)  # type: ignore[operator]
-        for texts in prompts.values()
+        model.encode_text(tokenizer(list(texts)), normalize=True).mean(dim=0) for texts in prompts.values()
     ]
     return nn.functional.normalize(torch.stack(vectors), dim=-1)
 
@@ -149,7 +159,7 @@ class ParameterCount:
         return f"{self.trainable:,} of {self.total:,} parameters are trainable ({share:.2f} %)"
 
 
-def count_parameters(model: nn.Module) -> ParameterCount:
+def count_parameters(model: Clip) -> ParameterCount:
     """Count the parameters of ``model``, adapters included."""
     parameters = list(model.parameters())
     return ParameterCount(
@@ -165,9 +175,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
 
 
-def load_checkpoint(
-    model: nn.Module, path: str | Path, *, alpha: int | None = None
-) -> tuple[nn.Module, LoadReport]:
+def load_checkpoint(model: Clip, path: str | Path, *, alpha: int | None = None) -> tuple[Clip, LoadReport]:
     """Load a ``.pt`` as the original project distributed it, LoRA merged where it has any.
 
     Accepts a ``torch.save`` of a state dict, bare or under ``model_state_dict`` or
@@ -209,9 +217,7 @@ def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {inner.sub(".", prefix.sub("", name)): tensor for name, tensor in state.items()}
 
 
-def _merge_lora_tensors(
-    model: nn.Module, lora: dict[str, Tensor], alpha: int | None
-) -> tuple[nn.Module, list[str]]:
+def _merge_lora_tensors(model: Clip, lora: dict[str, Tensor], alpha: int | None) -> tuple[Clip, list[str]]:
     known = dict(model.named_modules())
     owners = {name.split(".lora_")[0] for name in lora}
     targets = sorted(owners & known.keys())

@@ -1,0 +1,181 @@
+"""derma: classify dermoscopic images with a running service.
+
+    derma classify lesion.jpg
+    derma classify photos/ --json
+    derma status
+
+Exit codes: 0 ok, 1 some images failed, 2 usage, 3 service unavailable.
+Research use. Not a medical device.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from derma_semantics.client import DEFAULT_TIMEOUT, DEFAULT_URL, IN_FLIGHT, DermaClient
+from derma_semantics.contract import CLASSIFIER, Triage
+from derma_semantics.diagnosis import Diagnosis
+from derma_semantics.errors import DermaError, Overloaded, ServiceUnavailable
+from derma_semantics.terminal import help_text
+from derma_semantics.transport import ModelControl
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+BAR = 30
+
+URL = click.option(
+    "--url",
+    default=DEFAULT_URL,
+    envvar="DERMA_URL",
+    show_default=True,
+    help="gRPC address.  [env: DERMA_URL]",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+
+@click.group(help=help_text(__doc__))
+@click.version_option(package_name="derma-semantics")
+def main() -> None:
+    pass
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@URL
+@click.option("--timeout", default=DEFAULT_TIMEOUT, show_default=True, help="Seconds an image.")
+@JSON
+def classify(images: tuple[Path, ...], url: str, timeout: float, as_json: bool) -> None:
+    """Rank the seven conditions for each image.
+
+    A folder stands for the images in it.
+    """
+    paths = _expand(images)
+    failed = 0
+    with DermaClient(url, timeout=timeout) as client:
+        for path, answer in _answers(client, paths):
+            failed += isinstance(answer, Exception)
+            if as_json:
+                click.echo(json.dumps(_record(path, answer)))
+            else:
+                click.echo(_readable(path, answer), err=isinstance(answer, Exception))
+    if not as_json:
+        click.echo("Research use. Not a medical device.")
+    sys.exit(1 if failed else 0)
+
+
+@main.command()
+@URL
+@JSON
+def status(url: str, as_json: bool) -> None:
+    """Say what is served, and whether it is ready."""
+    try:
+        report = _status(url)
+    except DermaError as exc:
+        _unavailable(exc)
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        click.echo(_readable_status(report))
+    sys.exit(0 if report["ready"] else 3)
+
+
+def _answers(client: DermaClient, paths: list[Path]) -> Iterator[tuple[Path, Diagnosis | Exception]]:
+    """Classify in order, a few at a time; ends the program if the service goes away."""
+    waiting = iter(paths)
+    while batch := list(islice(waiting, IN_FLIGHT)):
+        for path, answer in zip(batch, client.classify(batch, return_exceptions=True), strict=True):
+            if isinstance(answer, ServiceUnavailable) and not isinstance(answer, Overloaded):
+                _unavailable(answer)
+            yield path, answer
+
+
+def _expand(given: Iterable[Path]) -> list[Path]:
+    """Files as they are, folders as the images in them.
+
+    Raises:
+        click.UsageError: a folder holds no image.
+    """
+    paths: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        if not found:
+            raise click.UsageError(f"{path} holds no image ({', '.join(SUFFIXES)})")
+        paths.extend(found)
+    return paths
+
+
+def _record(path: Path, answer: Diagnosis | Exception) -> dict[str, Any]:
+    if isinstance(answer, Diagnosis):
+        return {"image": str(path), **answer.to_dict()}
+    return {"image": str(path), "error": type(answer).__name__, "message": str(answer)}
+
+
+def _readable(path: Path, answer: Diagnosis | Exception) -> str:
+    if isinstance(answer, Exception):
+        return f"{click.style(str(path), bold=True)}\n  {click.style('error:', fg='red')} {answer}\n"
+    lines = [click.style(str(path), bold=True)]
+    if alert := _alert(answer):
+        lines.append(alert)
+    for finding in answer.differential:
+        bar = "█" * round(BAR * finding.probability)
+        lines.append(f"  {finding.probability:6.1%}  {bar:<{BAR}}  {finding.condition.name}")
+    bundle = answer.bundle
+    lines.append(
+        f"  risk {answer.risk:.3f}   triage {answer.triage.name.lower()}   {bundle.name or bundle.digest}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _alert(answer: Diagnosis) -> str | None:
+    """A red line for urgent images and for a malignant first rank, amber for review."""
+    name = answer.top.condition.name
+    if answer.triage is Triage.URGENT or answer.top.condition.malignant:
+        text = f"  HIGH RISK: risk {answer.risk:.2f}, best match {name}"
+        return click.style(text, fg="red", bold=True)
+    if answer.triage is Triage.REVIEW:
+        return click.style(f"  review: risk {answer.risk:.2f}, best match {name}", fg="yellow")
+    return None
+
+
+def _status(url: str) -> dict[str, Any]:
+    control = ModelControl(url, timeout=5.0)
+    server = control.server()
+    models = sorted(control.index(), key=lambda row: (row["name"], row["version"]))
+    with DermaClient(url) as client:
+        ready = client.ready()
+        bundle = vars(client.bundle()) if ready else None
+    return {
+        "url": url,
+        "server": f"{server['name']} {server['version']}",
+        "ready": ready,
+        "bundle": bundle,
+        "models": models,
+    }
+
+
+def _readable_status(report: dict[str, Any]) -> str:
+    state = click.style("ready", fg="green") if report["ready"] else click.style("not ready", fg="red")
+    lines = [f"{report['url']}  {report['server']}  {CLASSIFIER.name} is {state}"]
+    if bundle := report["bundle"]:
+        lines.append(
+            f"bundle  {bundle['name']}  {bundle['precision']}  version {bundle['version']}  "
+            f"sha256 {bundle['digest']}"
+        )
+    for row in report["models"]:
+        state = row["state"] or "not loaded"
+        lines.append(f"  {row['name']:<18} {row['version'] or '-':>3}  {state}  {row['reason']}".rstrip())
+    return "\n".join(lines)
+
+
+def _unavailable(error: Exception) -> Any:
+    click.echo(f"error: {error}\nStart the service with `make serve`.", err=True)
+    sys.exit(3)

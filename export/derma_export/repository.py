@@ -1,0 +1,148 @@
+"""Writing a new model version so that a server never sees half of it.
+
+    version = install(Path("model_repository"), graph, bundle, manifest)
+
+The version appears under its number by one rename. ``config.pbtxt`` stays the file
+people wrote: only the bundle's values are replaced, and the result is parsed to prove
+that nothing else changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from derma_semantics.conditions import CODES
+from derma_semantics.contract import MODELS, NETWORK
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "model_repository"
+GRAPH = "model.onnx"
+MANIFEST = "manifest.json"
+
+
+def prepare(repository: Path) -> None:
+    """Give a new repository the project's configurations; an existing one keeps its own."""
+    for model in MODELS:
+        if not (repository / model.name / "config.pbtxt").is_file():
+            # Of the network only the configuration: its versions are what export makes.
+            skip = ("[0-9]*", ".incoming*") if model is NETWORK else ("__pycache__",)
+            shutil.copytree(
+                TEMPLATE / model.name,
+                repository / model.name,
+                ignore=shutil.ignore_patterns(*skip),
+                dirs_exist_ok=True,
+            )
+
+
+def newest(repository: Path) -> dict[str, Any] | None:
+    """Manifest of the highest version, None if there is none."""
+    versions = _versions(repository / NETWORK.name)
+    if not versions or not (versions[-1] / MANIFEST).is_file():
+        return None
+    manifest: dict[str, Any] = json.loads((versions[-1] / MANIFEST).read_text())
+    return manifest
+
+
+def install(
+    repository: Path,
+    graph: Path,
+    manifest: dict[str, Any],
+    parameters: Mapping[str, str],
+    embedding_size: int,
+) -> int:
+    """Add ``graph`` as the next version and stamp the configuration.
+
+    Args:
+        manifest: written beside the graph; the version number is added.
+        parameters: values of the configuration's ``parameters``.
+
+    Returns:
+        The new version number.
+    """
+    model = repository / NETWORK.name
+    stamped = stamp((model / "config.pbtxt").read_text(), parameters, embedding_size)
+    incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=model))
+    try:
+        shutil.copyfile(graph, incoming / GRAPH)
+        incoming.chmod(0o755)
+        version = _publish(model, incoming, manifest)
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+    _replace(model / "labels.txt", "".join(f"{code}\n" for code in CODES))
+    _replace(model / "config.pbtxt", stamped)
+    return version
+
+
+def stamp(text: str, parameters: Mapping[str, str], embedding_size: int) -> str:
+    """Put the bundle's values into a configuration's text.
+
+    Raises:
+        ValueError: the text lacks one of them.
+    """
+    expected = _parse(text)
+    for key, value in parameters.items():
+        expected.parameters[key].string_value = value
+        pattern = rf'(key:\s*"{key}"\s*value\s*\{{\s*string_value:\s*")[^"]*(")'
+        text = re.sub(pattern, lambda m, v=value: f"{m[1]}{v}{m[2]}", text)  # type: ignore[misc]
+    for output in expected.output:
+        if output.name == "EMBEDDING":
+            output.dims[:] = [embedding_size]
+    text = re.sub(r'(name:\s*"EMBEDDING"[^}]*?dims:\s*\[)[^\]]*(\])', rf"\1 {embedding_size} \2", text)
+    if _parse(text) != expected:
+        raise ValueError(f"config.pbtxt must declare EMBEDDING and the parameters {', '.join(parameters)}")
+    return text
+
+
+def _publish(model: Path, incoming: Path, manifest: dict[str, Any]) -> int:
+    """Rename ``incoming`` to the next free number; another exporter may take one first."""
+    while True:
+        version = max((int(v.name) for v in _versions(model)), default=0) + 1
+        content = json.dumps({"version": version, **manifest}, indent=2) + "\n"
+        (incoming / MANIFEST).write_text(content)
+        _flush(incoming / GRAPH, incoming / MANIFEST, incoming)
+        try:
+            incoming.rename(model / str(version))
+        except OSError:
+            if not (model / str(version)).is_dir():
+                raise
+            continue
+        _flush(model)
+        return version
+
+
+def _versions(model: Path) -> list[Path]:
+    if not model.is_dir():
+        return []
+    return sorted((v for v in model.iterdir() if v.is_dir() and v.name.isdigit()), key=lambda v: int(v.name))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one step; leave it alone if it would not change."""
+    if path.is_file() and path.read_text() == text:
+        return
+    temporary = path.with_name(f".{path.name}.incoming")
+    temporary.write_text(text)
+    _flush(temporary)
+    temporary.replace(path)
+
+
+def _flush(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _parse(text: str) -> Any:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
