@@ -73,9 +73,10 @@ def decode(data: bytes) -> Image.Image:
     _check_size(image.size)
     try:
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        upright = ImageOps.exif_transpose(image)
     except Exception as exc:  # Pillow's decoders raise whatever a damaged file provokes
         raise CorruptImage(f"the {image.format} is truncated or damaged: {exc}") from exc
+    return _to_rgb(upright)
 
 
 def resize_and_crop(image: Image.Image) -> NDArray[np.uint8]:
@@ -127,9 +128,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         high = np.asarray(image, dtype=np.int64).clip(0, 65535) >> 8
         image = Image.fromarray(high.astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels have no defined white")
-    return image.convert("RGB")
+    try:
+        # Floating-point pixels have no defined white, so there is nothing to scale them by.
+        if image.mode != "F":
+            return image.convert("RGB")
+    except ValueError:
+        pass
+    raise UnsupportedFormat(f"pixels of mode {image.mode} cannot be read as RGB")
 
 
 def _megapixels(pixels: int) -> str:

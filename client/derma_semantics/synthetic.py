@@ -88,7 +88,8 @@ def _lesion(rng: np.random.Generator, size: tuple[int, int]) -> Array:
 def _skin(rng: np.random.Generator, size: tuple[int, int]) -> Array:
     tone = np.array(SKIN[rng.integers(len(SKIN))], dtype=np.float64)
     texture = 5 * _clouds(rng, size, 6) + 3 * _clouds(rng, size, 40) + 3 * _clouds(rng, size, 150)
-    return tone + texture[..., None] * np.array([0.8, 1.0, 1.0])
+    skin: Array = tone + texture[..., None] * np.array([0.8, 1.0, 1.0])
+    return skin
 
 
 def _pigment(rng: np.random.Generator, size: tuple[int, int]) -> Array:
@@ -98,7 +99,8 @@ def _pigment(rng: np.random.Generator, size: tuple[int, int]) -> Array:
     for colour in colours[1:]:
         share = 1 / (1 + np.exp(-6 * (_clouds(rng, size, 5) - 0.4)))
         canvas += share[..., None] * (colour - canvas)
-    return canvas + 6 * _clouds(rng, size, 60)[..., None]
+    canvas += 6 * _clouds(rng, size, 60)[..., None]
+    return canvas
 
 
 def _network(rng: np.random.Generator, size: tuple[int, int]) -> Array:
@@ -108,7 +110,8 @@ def _network(rng: np.random.Generator, size: tuple[int, int]) -> Array:
     x, y = x + 3 * _clouds(rng, size, 16), y + 3 * _clouds(rng, size, 16)
     waves = [np.cos(2 * np.pi * (x * np.cos(a) + y * np.sin(a)) / pitch) for a in np.deg2rad([0, 60, 120])]
     # Three crossed waves peak at the holes of a honeycomb; its lines are where their sum is low.
-    return np.clip((0.3 - np.sum(waves, axis=0)) / 1.8, 0, 1)
+    lines: Array = np.clip((0.3 - np.sum(waves, axis=0)) / 1.8, 0, 1)
+    return lines
 
 
 def _inside_points(rng: np.random.Generator, mask: Image.Image, count: int) -> list[tuple[int, int]]:

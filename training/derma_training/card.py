@@ -21,8 +21,8 @@ CARD = """# Model card: {name}
 is {licence}: the weights are for non-commercial research.
 
 **Data.** ISIC 2018 Task 3 / HAM10000 (Tschandl et al., Scientific Data 5, 180161, 2018; {licence}), split
-by lesion: {train} images for training, {calibration} for calibration, {test} for the figures below (seed {seed}).
-Nothing here comes from the official ISIC 2018 test set.
+by lesion: {train} images for training, {calibration} for calibration, {test} for the figures below
+(seed {seed}). Nothing here comes from the official ISIC 2018 test set.
 
 **Measured** on the {test} held-out images, with the project's own scorer (`derma-train evaluate`):
 

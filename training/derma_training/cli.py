@@ -1,9 +1,11 @@
 """derma-train: train, inspect and measure the models that are served.
 
-derma-train fit --data ISIC2018 --start vit_tiny_patch16_224.safetensors --out my-bundle
-derma-train evaluate training/bundles/derma-mini --data ISIC2018
-derma-train info training/bundles/derma-mini
-derma-train fetch-base biomedclip
+    derma-train fit --data ISIC2018 --start vit_tiny_patch16_224.safetensors --out my-bundle
+    derma-train evaluate training/bundles/derma-mini --data ISIC2018
+    derma-train info training/bundles/derma-mini
+    derma-train fetch-base biomedclip
+
+Each command has a --help of its own.
 """
 
 from __future__ import annotations

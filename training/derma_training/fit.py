@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from derma_semantics.conditions import CONDITIONS
 from derma_training.classifier import Normalise
-from derma_training.model import Clip, Tokenizer, encode_conditions
+from derma_training.model import Clip, Tokenizer
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -98,14 +98,6 @@ def fit(
             bar.set_postfix(loss=f"{loss.item():.3f}")
         _save(checkpoint, epoch + 1, model, optimiser, schedule)
     model.eval()
-
-
-@torch.inference_mode()
-def predict(model: Clip, tokenizer: Tokenizer, pixels: Tensor, normalise: Normalise) -> Tensor:
-    """Index of the best-matching condition an image, int64 (N,)."""
-    text = encode_conditions(model, tokenizer, {c.code: c.prompts for c in CONDITIONS})
-    scores = [model.encode_image(normalise(batch), normalize=True) @ text.T for batch in pixels.split(64)]
-    return torch.cat(scores).argmax(dim=-1)
 
 
 def _loss(model: Clip, tokenizer: Tokenizer, images: Tensor, target: Tensor, prior: Tensor) -> Tensor:

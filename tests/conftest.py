@@ -1,0 +1,69 @@
+"""Shared by all tests: markers by folder, images, and where real data is."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from derma_semantics.synthetic import draw
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ("unit", "parity", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        layer = Path(item.fspath).relative_to(ROOT / "tests").parts[0]
+        if layer in LAYERS:
+            item.add_marker(layer)
+
+
+@pytest.fixture(scope="session")
+def mini() -> Path:
+    """The committed bundle."""
+    return ROOT / "training" / "bundles" / "derma-mini"
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[int], Image.Image]:
+    """A drawn picture by seed, 300 x 225."""
+    return lambda seed: draw(seed, (300, 225)).image
+
+
+@pytest.fixture(scope="session")
+def jpeg(picture: Callable[[int], Image.Image]) -> Callable[[int], bytes]:
+    """A drawn picture by seed, as JPEG."""
+
+    def encode(seed: int) -> bytes:
+        buffer = io.BytesIO()
+        picture(seed).save(buffer, "JPEG", quality=92)
+        return buffer.getvalue()
+
+    return encode
+
+
+def folder_from(variable: str) -> Path:
+    """The folder an environment variable names; skips the test where it is not set."""
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} is not set")
+    return Path(os.environ[variable])
+
+
+@pytest.fixture(scope="session")
+def isic2018() -> Path:
+    return folder_from("ISIC2018_DIR")
+
+
+@pytest.fixture(scope="session")
+def biomedclip_config() -> Path:
+    return folder_from("BIOMEDCLIP_CONFIG_DIR")
+
+
+@pytest.fixture(scope="session")
+def fullsize() -> Path:
+    return folder_from("FULLSIZE_DIR")

@@ -1,0 +1,152 @@
+"""A real Triton server for the tests, on free ports, with a repository of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from derma_export import gate
+from derma_export.exporter import export_bundle
+from derma_semantics import DermaClient
+from derma_training.bundle import Bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCHER = [sys.executable, str(ROOT / "deploy" / "launcher.py")]
+
+
+@dataclass
+class Service:
+    """A service that the launcher runs."""
+
+    launcher: subprocess.Popen
+    repository: Path
+    state: Path
+    ports: dict[str, int]
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.ports['grpc']}"
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.ports['http']}"
+
+    def processes(self) -> list[tuple[int, str]]:
+        """Living processes of the server this launcher started: id and command line."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(self.state) in command and "launcher.py" not in command:
+                found.append((int(process.name), command))
+        return found
+
+    def segments(self) -> list[str]:
+        return [p.name for p in Path("/dev/shm").glob(f"derma_{self.ports['grpc']}_*")]
+
+    def stub(self, instance: str) -> int:
+        """Process id of one model instance."""
+        return next(pid for pid, command in self.processes() if f" {instance} " in command)
+
+
+def free_ports() -> dict[str, int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return dict(zip(("http", "grpc", "metrics"), (s.getsockname()[1] for s in sockets), strict=True))
+
+
+def until(condition: Callable[[], object], seconds: float, what: str) -> object:
+    """Poll until ``condition`` holds; fail the test after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"{what}: not within {seconds} s")
+        time.sleep(0.05)
+    return value
+
+
+def start(repository: Path, state: Path) -> Service:
+    ports = free_ports()
+    options = [f"--{name}-port={port}" for name, port in ports.items()]
+    launcher = subprocess.Popen(
+        [*LAUNCHER, "serve", f"--repository={repository}", f"--state={state}", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    service = Service(launcher, repository, state, ports)
+    until(
+        lambda: (
+            (state / "service.json").is_file()
+            and DermaClient(service.url).ready(timeout=1)
+            or launcher.poll()
+        ),
+        120,
+        "the service is ready",
+    )
+    if launcher.poll() is not None:
+        pytest.fail(f"the launcher ended:\n{launcher.stdout.read()}")
+    return service
+
+
+def stop(service: Service) -> str:
+    """End the service as a user would; returns what the launcher printed."""
+    service.launcher.send_signal(signal.SIGTERM)
+    output, _ = service.launcher.communicate(timeout=60)
+    return output
+
+
+@pytest.fixture(scope="session")
+def repository(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with the committed bundle as version 1."""
+    folder = tmp_path_factory.mktemp("repository") / "models"
+    export_bundle(Bundle.open(mini), folder, gate.synthetic_samples(4), say=lambda _: None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = start(repository, tmp_path_factory.mktemp("state"))
+    yield service
+    output = stop(service)
+    assert service.launcher.returncode == 0, output
+    assert service.processes() == []
+    assert service.segments() == []
+
+
+@pytest.fixture(scope="session")
+def client(service: Service) -> Iterator[DermaClient]:
+    with DermaClient(service.url) as client:
+        yield client
+
+
+@pytest.fixture
+def derma(service: Service) -> Callable[..., subprocess.CompletedProcess]:
+    """Run the ``derma`` command against the service."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "derma_semantics", *map(str, arguments)]
+        env = {**os.environ, "DERMA_URL": service.url}
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False)
+
+    return run
+
+
+def json_lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]

@@ -1,0 +1,48 @@
+"""The full BiomedCLIP, 195.9 M parameters, built offline from its configuration."""
+
+import shutil
+
+import pytest
+import torch
+
+from derma_training.model import add_lora, build_model, count_parameters, load_checkpoint, load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(biomedclip_config):
+    torch.manual_seed(0)
+    return build_model(biomedclip_config, weights=False)
+
+
+def test_it_is_the_whole_model(model):
+    assert count_parameters(model).total == 195_902_721
+    assert sum(p.numel() for p in model.visual.parameters()) == 86_191_872
+
+
+def test_tokenizer_is_its_own(biomedclip_config):
+    tokenizer = load_tokenizer(biomedclip_config)
+    ids = tokenizer(["melanoma"])
+    assert ids.shape == (1, 256)
+    assert ids[0, 0] == 2  # [CLS] of BiomedBERT's vocabulary
+
+
+def test_hub_layout_and_lora(model, biomedclip_config, tmp_path):
+    """Weights as the hub distributes them load; LoRA trains 2.4 % of the whole."""
+    hub = shutil.copytree(biomedclip_config, tmp_path / "hub", copy_function=shutil.copyfile)
+    torch.save(model.state_dict(), hub / "open_clip_pytorch_model.bin")
+    loaded = build_model(hub)
+    (hub / "open_clip_pytorch_model.bin").unlink()
+    assert torch.equal(loaded.visual.head.proj.weight, model.visual.head.proj.weight)
+    count = count_parameters(add_lora(loaded))
+    assert count.trainable == 4_718_592
+    assert 100 * count.trainable / count.total == pytest.approx(2.35, abs=0.01)
+
+
+def test_old_checkpoints_position_ids_are_reported(model, tmp_path):
+    state = dict(model.state_dict())
+    state["text.transformer.embeddings.position_ids"] = torch.arange(512)[None]
+    torch.save({"state_dict": state}, tmp_path / "model.pt")
+    _, report = load_checkpoint(model, tmp_path / "model.pt")
+    (tmp_path / "model.pt").unlink()
+    assert report.missing == ()
+    assert report.unexpected == ("text.transformer.embeddings.position_ids",)

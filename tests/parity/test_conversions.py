@@ -1,0 +1,67 @@
+"""Each conversion of the network keeps its answers: LoRA merge and ONNX."""
+
+import pytest
+import torch
+
+from derma_export import gate
+from derma_export.graph import OnnxClassifier, export_onnx
+from derma_training import data
+from derma_training.bundle import Bundle
+from derma_training.classifier import Classifier
+
+
+@pytest.fixture(scope="module")
+def bundle(mini):
+    return Bundle.open(mini)
+
+
+@pytest.fixture(scope="module")
+def classifier(bundle):
+    return Classifier.from_bundle(bundle)
+
+
+@pytest.fixture(scope="module")
+def onnx(classifier, tmp_path_factory):
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    export_onnx(classifier, path)
+    return OnnxClassifier(path)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return gate.synthetic_samples(12).pixels
+
+
+def test_merge(bundle, classifier, pixels):
+    with torch.inference_mode():
+        assert 0 < gate.check_merge(bundle, classifier.normalise(pixels)) <= 1e-5
+
+
+def test_merge_is_not_a_no_op(bundle, classifier, pixels):
+    """The adapter matters: without it the embeddings are others."""
+    from derma_training.model import build_model
+
+    with torch.inference_mode():
+        base = build_model(bundle.path).encode_image(classifier.normalise(pixels), normalize=True)
+        assert (base - classifier(pixels).embedding).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 12])
+def test_onnx_for_every_batch_size(classifier, onnx, pixels, size):
+    with torch.inference_mode():
+        report = gate.compare(classifier(pixels[:size]), onnx(pixels[:size]), gate.LIMITS["fp32"])
+    assert report.failures == []
+
+
+def test_onnx_does_not_depend_on_the_batch(onnx, pixels):
+    together = onnx(pixels).probabilities
+    alone = torch.cat([onnx(pixels[i : i + 1]).probabilities for i in range(len(pixels))])
+    assert (together - alone).abs().max() < 1e-6
+
+
+def test_onnx_on_real_photographs(classifier, onnx, isic2018):
+    examples = data.read_isic2018(isic2018)[::150]
+    pixels = data.load_pixels(examples)
+    with torch.inference_mode():
+        report = gate.compare(classifier(pixels), onnx(pixels), gate.LIMITS["fp32"])
+    assert report.failures == []

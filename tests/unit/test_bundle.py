@@ -1,0 +1,70 @@
+"""Bundles: sealed, checked, and refused when altered."""
+
+import json
+import shutil
+
+import pytest
+
+from derma_semantics.conditions import CODES
+from derma_training.bundle import Bundle, BundleError, Calibration, seal
+
+
+@pytest.fixture
+def copy(mini, tmp_path):
+    return shutil.copytree(mini, tmp_path / "derma-mini")
+
+
+def test_committed_bundle(mini):
+    bundle = Bundle.open(mini)
+    assert bundle.name == "derma-mini"
+    assert tuple(bundle.prompts) == CODES
+    assert bundle.adapter == mini / "adapter"
+    assert 0 < bundle.calibration.review < bundle.calibration.urgent < 1
+    assert "CC BY-NC 4.0" in (mini / "MODEL_CARD.md").read_text()
+    size = sum(p.stat().st_size for p in mini.rglob("*") if p.is_file())
+    assert size < 30e6
+
+
+def test_committed_bundle_is_good_enough(mini):
+    metrics = json.loads((mini / "metrics.json").read_text())
+    assert metrics["balanced_accuracy"]["value"] > 0.65
+    assert metrics["split"]["by"] == "lesion"
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "prompts.json", "text/vocab.txt"])
+def test_altered_files_are_refused(copy, name):
+    path = copy / name
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(BundleError, match=f"{name} was altered"):
+        Bundle.open(copy)
+    path.unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        Bundle.open(copy)
+
+
+def test_unknown_schema_and_strange_folders_are_refused(copy, tmp_path):
+    manifest = json.loads((copy / "bundle.json").read_text())
+    (copy / "bundle.json").write_text(json.dumps({**manifest, "schema_version": 99}))
+    with pytest.raises(BundleError, match="schema version 99"):
+        Bundle.open(copy)
+    with pytest.raises(BundleError, match="is not a bundle"):
+        Bundle.open(tmp_path)
+
+
+def test_prompts_must_cover_the_conditions(copy):
+    (copy / "prompts.json").write_text(json.dumps({"MEL": ["melanoma"]}))
+    bundle = seal(copy, name="short")
+    with pytest.raises(BundleError, match=r"prompts\.json must define MEL, NV"):
+        bundle.prompts  # noqa: B018
+
+
+def test_digest_follows_the_content(copy):
+    before = Bundle.open(copy).digest
+    (copy / "prompts.json").write_text((copy / "prompts.json").read_text().replace("melanoma", "Melanoma"))
+    assert seal(copy, **{"name": "derma-mini"}).digest != before
+
+
+@pytest.mark.parametrize("values", [(0, 0.1, 0.2), (1, 0.3, 0.2), (1, -0.1, 0.2), (1, 0.1, 1.2)])
+def test_impossible_calibrations_are_refused(values):
+    with pytest.raises(BundleError):
+        Calibration(*values)

@@ -1,0 +1,190 @@
+"""The client's logic over an injected transport; the real one is tested in e2e."""
+
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from derma_semantics import AsyncDermaClient, DermaClient, Triage
+from derma_semantics.client import IN_FLIGHT, encoded
+from derma_semantics.errors import CorruptImage, EmptyImage, ImageTooLarge, ServiceUnavailable
+from derma_semantics.transport import _translate
+
+DIGEST = "ab" * 32
+
+
+class FakeTransport:
+    """Answers from the length of the image; ``b"bad"`` is refused."""
+
+    def __init__(self, digest=DIGEST):
+        self.digest = digest
+        self.sent = []
+        self.timeouts = []
+        self.network_calls = 0
+        self.under_way = 0
+        self.most_under_way = 0
+        self.lock = threading.Lock()
+
+    def infer(self, image, timeout):
+        with self.lock:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            self.sent.append(image)
+            self.timeouts.append(timeout)
+        try:
+            if image == b"bad":
+                raise CorruptImage("the JPEG is truncated")
+            probabilities = np.full(7, 0.05, np.float32)
+            probabilities[len(image) % 7] = 0.7
+            return {
+                "PROBABILITIES": probabilities,
+                "RISK": np.array([0.8], np.float32),
+                "TRIAGE": np.array([2], np.int32),
+                "EMBEDDING": np.ones(4, np.float32) / 2,
+                "BUNDLE": np.frombuffer(bytes.fromhex(self.digest), np.uint8),
+            }
+        finally:
+            with self.lock:
+                self.under_way -= 1
+
+    def network(self, timeout):
+        self.network_calls += 1
+        return {"bundle_name": "mini", "bundle_digest": DIGEST, "precision": "fp32", "version": "3"}
+
+    def ready(self, timeout):
+        return True
+
+    def close(self):
+        self.closed = True
+
+
+class FakeAsyncTransport(FakeTransport):
+    async def infer(self, image, timeout):
+        return super().infer(image, timeout)
+
+    async def network(self, timeout):
+        return super().network(timeout)
+
+    async def ready(self, timeout):
+        return True
+
+    async def close(self):
+        self.closed = True
+
+
+def test_diagnosis_is_ranked_and_typed():
+    with DermaClient(transport=FakeTransport()) as client:
+        diagnosis = client.classify(b"xx")
+    assert [f.condition.code for f in diagnosis.differential][0] == "BCC"
+    probabilities = [f.probability for f in diagnosis.differential]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert diagnosis.top.probability == pytest.approx(0.7)
+    assert diagnosis.risk == pytest.approx(0.8)
+    assert diagnosis.triage is Triage.URGENT
+    assert (diagnosis.bundle.name, diagnosis.bundle.version) == ("mini", "3")
+    assert diagnosis.to_dict()["condition"] == "BCC"
+
+
+def test_lists_keep_their_order_and_are_bounded():
+    transport = FakeTransport()
+    images = [b"x" * (n + 1) for n in range(100)]
+    answers = DermaClient(transport=transport).classify(images)
+    assert [a.top.condition.code for a in answers[:7]] == ["NV", "BCC", "AKIEC", "BKL", "DF", "VASC", "MEL"]
+    assert len(answers) == 100
+    assert transport.most_under_way <= IN_FLIGHT
+    assert DermaClient(transport=transport).classify([]) == []
+
+
+def test_a_bad_image_raises_or_stands_in_its_place():
+    client = DermaClient(transport=FakeTransport())
+    with pytest.raises(CorruptImage):
+        client.classify([b"x", b"bad", b"xx"])
+    first, second, third = client.classify([b"x", b"bad", b"xx"], return_exceptions=True)
+    assert (first.top.condition.code, third.top.condition.code) == ("NV", "BCC")
+    assert isinstance(second, CorruptImage)
+
+
+def test_bundle_is_asked_for_once_a_digest():
+    transport = FakeTransport()
+    client = DermaClient(transport=transport)
+    client.classify(b"x")
+    client.classify(b"x")
+    assert transport.network_calls == 1
+
+
+def test_unknown_digest_is_never_given_another_bundle_s_name():
+    diagnosis = DermaClient(transport=FakeTransport(digest="cd" * 32)).classify(b"x")
+    assert diagnosis.bundle.digest == "cd" * 32
+    assert diagnosis.bundle.name is None
+
+
+def test_timeout_of_client_and_call():
+    transport = FakeTransport()
+    client = DermaClient(transport=transport, timeout=7)
+    client.classify(b"x")
+    client.classify(b"x", timeout=2)
+    assert transport.timeouts == [7, 2]
+
+
+async def test_async_twin():
+    async with AsyncDermaClient(transport=FakeAsyncTransport()) as client:
+        assert (await client.classify(b"xx")).top.condition.code == "BCC"
+        answers = await client.classify([b"x", b"bad"], return_exceptions=True)
+        assert answers[0].top.condition.code == "NV"
+        assert isinstance(answers[1], CorruptImage)
+        with pytest.raises(CorruptImage):
+            await client.classify([b"x", b"bad"])
+        assert await client.ready()
+
+
+def test_what_counts_as_an_image(tmp_path, picture):
+    image = picture(0)
+    path = tmp_path / "a.png"
+    image.save(path)
+    data = path.read_bytes()
+    assert encoded(path) == encoded(str(path)) == encoded(data) == encoded(bytearray(data)) == data
+    for same in (encoded(image), encoded(np.asarray(image))):
+        assert same[:8] == b"\x89PNG\r\n\x1a\n"
+        assert (np.asarray(Image.open(__import__("io").BytesIO(same))) == np.asarray(image)).all()
+
+
+def test_what_does_not(tmp_path):
+    with pytest.raises(TypeError, match="int"):
+        encoded(3)
+    with pytest.raises(ValueError, match=r"float64 \(2, 2\)"):
+        encoded(np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="uint8 array"):
+        encoded(np.zeros((2, 2, 4), np.uint8))
+    with pytest.raises(EmptyImage):
+        encoded(b"")
+    with pytest.raises(ImageTooLarge):
+        encoded(bytes(21 * 2**20))
+    with pytest.raises(OSError, match="nothing"):
+        encoded(tmp_path / "nothing.jpg")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        ("INVALID_ARGUMENT", "in ensemble 'x', CorruptImage: damaged", "CorruptImage"),
+        ("INVALID_ARGUMENT", "unexpected inference input 'FOO'", "InvalidRequest"),
+        ("UNAVAILABLE", "failed to connect to all addresses", "ServiceUnavailable"),
+        ("UNAVAILABLE", "in ensemble 'x', Exceeds maximum queue size", "Overloaded"),
+        ("UNAVAILABLE", "Request timeout expired", "Overloaded"),
+        ("NOT_FOUND", "Request for unknown model: 'derma_classifier' is not found", "ServiceUnavailable"),
+        ("INTERNAL", "Stub process 'derma_preprocess_0_1' is not healthy.", "ServiceUnavailable"),
+        ("INTERNAL", "something else", "ServiceError"),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", "DeadlineExceeded"),
+        ("", "unreadable", "ServiceError"),
+    ],
+)
+def test_grpc_errors_map_to_one_tree(status, message, expected):
+    assert type(_translate("host:1", f"StatusCode.{status}", message)).__name__ == expected
+
+
+def test_no_server_is_a_clear_error():
+    client = DermaClient("127.0.0.1:1", timeout=5)
+    assert not client.ready(timeout=1)
+    with pytest.raises(ServiceUnavailable, match="127.0.0.1:1"):
+        client.classify(b"x")

@@ -1,0 +1,202 @@
+"""The gate rejects bad graphs; the repository is written in one step or not at all."""
+
+import json
+import shutil
+import threading
+
+import click.testing
+import pytest
+import torch
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from derma_export import exporter, gate, repository
+from derma_export.cli import main
+from derma_semantics.contract import MODELS, NETWORK
+from derma_training.bundle import Bundle
+from derma_training.classifier import Answers, Classifier
+
+
+@pytest.fixture(scope="module")
+def classifier(mini):
+    return Classifier.from_bundle(Bundle.open(mini))
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return gate.synthetic_samples(6)
+
+
+@pytest.fixture(scope="module")
+def reference(classifier, samples):
+    with torch.inference_mode():
+        return classifier(samples.pixels)
+
+
+@pytest.fixture
+def graph(tmp_path):
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(b"graph")
+    return path
+
+
+PARAMETERS = {"bundle_name": "x", "bundle_digest": "d" * 64, "prompts_digest": "p", "precision": "fp32"}
+
+
+def snapshot(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_gate_passes_the_same_answers(reference, samples):
+    report = gate.compare(reference, reference, gate.LIMITS["fp32"])
+    assert report.failures == []
+    report.require(samples.names)
+
+
+def planted(classifier, fault):
+    """The classifier with one mistake that exports make."""
+
+    def run(pixels):
+        with torch.inference_mode():
+            if fault == "channels":
+                return classifier(pixels.flip(-1))
+            if fault == "mean":
+                return classifier((pixels.float() + 20).clamp(0, 255).to(torch.uint8))
+            answers = classifier(pixels)
+            if fault == "nan":
+                return answers._replace(probabilities=answers.probabilities * float("nan"))
+            if fault == "triage":
+                return answers._replace(triage=(answers.triage + 1) % 3)
+            return answers._replace(embedding=-answers.embedding)
+
+    return run
+
+
+@pytest.mark.parametrize("fault", ["channels", "mean", "nan", "triage", "embedding"])
+def test_gate_rejects_planted_faults(classifier, reference, samples, fault):
+    report = gate.compare(reference, planted(classifier, fault)(samples.pixels), gate.LIMITS["fp32"])
+    with pytest.raises(gate.GateFailed, match="synthetic"):
+        report.require(samples.names)
+
+
+def test_failed_gate_leaves_the_repository_untouched(mini, classifier, samples, tmp_path):
+    target = tmp_path / "models"
+    repository.prepare(target)
+    before = snapshot(target)
+    with pytest.raises(gate.GateFailed, match="probabilities differ"):
+        exporter.export_bundle(
+            Bundle.open(mini),
+            target,
+            samples,
+            say=lambda _: None,
+            run_graph=lambda _: planted(classifier, "channels"),
+        )
+    assert snapshot(target) == before
+
+
+def test_failed_bundle_exits_1(mini, tmp_path):
+    broken = shutil.copytree(mini, tmp_path / "broken")
+    (broken / "prompts.json").write_text("{}")
+    result = click.testing.CliRunner().invoke(main, [str(broken), "--repository", str(tmp_path / "models")])
+    assert result.exit_code == 1
+    assert "prompts.json was altered" in result.output
+    assert not (tmp_path / "models").exists()
+
+
+def test_export_writes_a_whole_version(mini, samples, tmp_path):
+    bundle, target = Bundle.open(mini), tmp_path / "models"
+    assert not exporter.is_newest(target, bundle)
+    assert exporter.export_bundle(bundle, target, samples, say=lambda _: None) == 1
+    assert {p.name for p in target.iterdir()} == {m.name for m in MODELS}
+    manifest = json.loads((target / NETWORK.name / "1" / "manifest.json").read_text())
+    assert manifest["bundle_digest"] == bundle.digest
+    assert (
+        manifest["files"]["open_clip_model.safetensors"]
+        == bundle.manifest["files"]["open_clip_model.safetensors"]
+    )
+    assert manifest["gate"]["max_probability_difference"] <= 1e-4
+    assert manifest["gate"]["merge_difference"] <= 1e-5
+    config = text_format.Parse(
+        (target / NETWORK.name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
+    )
+    assert config.parameters["bundle_digest"].string_value == bundle.digest
+    assert exporter.is_newest(target, bundle)
+    result = click.testing.CliRunner().invoke(main, [str(mini), "--repository", str(target), "--if-needed"])
+    assert result.exit_code == 0
+    assert "already" in result.output
+    assert [p.name for p in (target / NETWORK.name).iterdir() if p.is_dir()] == ["1"]
+
+
+def test_versions_count_up_and_survive_rivals(graph, tmp_path):
+    """Ten exporters at once get ten versions."""
+    target = tmp_path / "models"
+    repository.prepare(target)
+    versions = []
+    threads = [
+        threading.Thread(
+            target=lambda: versions.append(repository.install(target, graph, {"a": 1}, PARAMETERS, 8))
+        )
+        for _ in range(10)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(versions) == list(range(1, 11))
+    assert repository.newest(target) == {"version": 10, "a": 1}
+    assert not list((target / NETWORK.name).glob(".incoming*"))
+
+
+def test_a_failed_write_leaves_no_half_version(graph, tmp_path, monkeypatch):
+    target = tmp_path / "models"
+    repository.prepare(target)
+    before = snapshot(target)
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(repository, "_flush", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        repository.install(target, graph, {}, PARAMETERS, 8)
+    assert snapshot(target) == before
+
+
+def test_stamp_changes_only_the_bundle_s_values():
+    text = (repository.TEMPLATE / NETWORK.name / "config.pbtxt").read_text()
+    stamped = repository.stamp(text, PARAMETERS, 512)
+    assert [line for line in stamped.splitlines() if line.startswith("#")] == [text.splitlines()[0]]
+    config = text_format.Parse(stamped, model_config_pb2.ModelConfig())
+    assert {k: v.string_value for k, v in config.parameters.items()} == PARAMETERS
+    assert next(o for o in config.output if o.name == "EMBEDDING").dims == [512]
+    with pytest.raises(ValueError, match=r"must declare EMBEDDING and the parameters bundle_name"):
+        repository.stamp('name: "derma_biomedclip"', PARAMETERS, 512)
+
+
+def test_gate_images_from_a_folder(tmp_path, jpeg):
+    for seed in range(5):
+        (tmp_path / f"{seed}.jpg").write_bytes(jpeg(seed))
+    assert gate.folder_samples(tmp_path, most=3).names == ("0.jpg", "2.jpg", "4.jpg")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no image"):
+        gate.folder_samples(tmp_path / "empty")
+
+
+def test_answers_follow_the_contract(reference):
+    assert tuple(name.upper() for name in Answers._fields) == tuple(NETWORK.outputs)
+    for tensor, (name, spec) in zip(reference, NETWORK.outputs.items(), strict=True):
+        assert {"FP32": torch.float32, "INT32": torch.int32, "UINT8": torch.uint8}[
+            spec.datatype
+        ] == tensor.dtype
+        assert all(want in (-1, got) for want, got in zip(spec.shape, tensor.shape[1:], strict=True)), name
+
+
+def test_risk_and_triage_are_what_they_say(classifier, reference, mini):
+    calibration = Bundle.open(mini).calibration
+    probabilities = reference.probabilities
+    assert torch.allclose(probabilities.sum(dim=1), torch.ones(6), atol=1e-6)
+    risk = probabilities[:, [0, 2, 3]].sum(dim=1, keepdim=True)  # MEL, BCC, AKIEC
+    assert torch.allclose(reference.risk, risk, atol=1e-6)
+    triage = (reference.risk >= calibration.review).int() + (reference.risk >= calibration.urgent).int()
+    assert torch.equal(reference.triage, triage)
+    assert torch.allclose(reference.embedding.norm(dim=1), torch.ones(6), atol=1e-5)
+    assert bytes(reference.bundle[0].tolist()).hex() == Bundle.open(mini).digest
