@@ -28,9 +28,11 @@ from derma_semantics.errors import DermaError, ServiceUnavailable
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
 from server import POLL, Settings, TritonServer
-from supervisor import models_to_mend, reload_models
+from supervisor import Supervisor
 
 logger = logging.getLogger("derma.launcher")
+
+RETRY = 1.0
 
 
 class Service:
@@ -51,11 +53,20 @@ class Service:
     def supervise(self) -> None:
         """Keep the service whole until ``stopping`` is set."""
         control = ModelControl(self.settings.grpc_url, timeout=self.deadline)
-        while not self.stopping.wait(POLL):
+        supervisor = Supervisor(control)
+        wait = POLL
+        while not self.stopping.wait(wait):
             try:
-                self._check(control)
+                if not self.server.alive:
+                    self._restart()
+                supervisor.check(self.server.pid)
+                wait = POLL
             except DermaError as exc:
                 logger.error("could not mend the service, will try again: %s", exc)
+                wait = RETRY
+            except Exception:  # the watcher must outlive whatever it meets
+                logger.exception("could not look after the service, will try again")
+                wait = RETRY
         control.close()
 
     def stop(self) -> None:
@@ -63,16 +74,10 @@ class Service:
         self.server.stop()
         _state_file(self.settings.state).unlink(missing_ok=True)
 
-    def _check(self, control: ModelControl) -> None:
-        if not self.server.alive or self.server.process is None:
-            logger.error("Triton died; starting it again. Its last words:\n%s", self.server.last_words())
-            self.server.stop()
-            self.start()
-        elif models := models_to_mend(control, pid := self.server.process.pid):
-            logger.error("a process of %s died; reloading", ", ".join(models))
-            started = time.monotonic()
-            reload_models(control, models, pid)
-            logger.warning("serving again after %.1f s", time.monotonic() - started)
+    def _restart(self) -> None:
+        logger.error("Triton died; starting it again. Its last words:\n%s", self.server.last_words())
+        self.server.stop()
+        self.start()
 
 
 @contextmanager
@@ -108,6 +113,8 @@ def _options(command: Any) -> Any:
 @click.group(help=help_text(__doc__))
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    # Ended while it starts, the launcher must still clean up: SIGTERM unwinds as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @main.command()
@@ -169,8 +176,7 @@ def _announce(settings: Settings) -> None:
     click.echo(f"HTTP     http://{settings.host}:{settings.http_port}")
     click.echo(f"metrics  http://{settings.host}:{settings.metrics_port}/metrics")
     click.echo(f"log      {settings.log}")
-    click.echo("ready; Ctrl-C stops the service", nl=True)
-    sys.stdout.flush()
+    click.echo("ready; Ctrl-C stops the service")
 
 
 @contextmanager

@@ -70,6 +70,17 @@ class TritonServer:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Process id.
+
+        Raises:
+            ServiceUnavailable: the server was not started.
+        """
+        if self.process is None:
+            raise ServiceUnavailable("the server was not started")
+        return self.process.pid
+
     def start(self) -> None:
         """Start the process; it logs to ``settings.log``.
 

@@ -8,9 +8,12 @@ that lacks one. Unloading first makes readiness false until the model serves aga
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,36 +23,75 @@ from derma_semantics.transport import ModelControl
 STUB = "triton_python_backend_stub"
 PARTS = (PREPROCESS.name, NETWORK.name)
 
+logger = logging.getLogger("derma.supervisor")
 
-def models_to_mend(control: ModelControl, server: int) -> list[str]:
-    """Models with fewer running stubs than their ready versions need.
+
+class Supervisor:
+    """Watches the models of a Triton server.
 
     Args:
-        server: process id of ``tritonserver``.
+        control: its model repository API.
+        find_stubs: lists the living stubs of a server process: process id → model.
+        kill: ends a process.
     """
-    ready = Counter(row["name"] for row in control.index() if row["state"] == "READY")
-    stubs = _stubs(server)
-    return [
-        model
-        for model in PARTS
-        if sum(owner == model for owner in stubs.values()) < ready[model] * control.instances(model)
-    ]
+
+    def __init__(
+        self,
+        control: ModelControl,
+        *,
+        find_stubs: Callable[[int], dict[int, str]] | None = None,
+        kill: Callable[[int], None] | None = None,
+    ) -> None:
+        self.control = control
+        self.find_stubs = find_stubs or living_stubs
+        self.kill = kill or _kill
+        self.broken: set[str] = set()
+
+    def check(self, server: int) -> None:
+        """Reload every model whose stub died; the public model is not ready meanwhile.
+
+        Args:
+            server: process id of ``tritonserver``.
+
+        Raises:
+            DermaError: a model could not be brought back; the next check tries again.
+        """
+        self.broken |= self._short_of_stubs(server)
+        if not self.broken:
+            return
+        logger.error("a process of %s died; reloading", ", ".join(sorted(self.broken)))
+        started = time.monotonic()
+        self._reload(sorted(self.broken), server)
+        self.broken.clear()
+        logger.warning("serving again after %.1f s", time.monotonic() - started)
+
+    def _ready(self) -> Counter[str]:
+        return Counter(row["name"] for row in self.control.index() if row["state"] == "READY")
+
+    def _short_of_stubs(self, server: int) -> set[str]:
+        """Models with fewer living stubs than their ready versions need."""
+        ready = self._ready()
+        stubs = Counter(self.find_stubs(server).values())
+        return {
+            model
+            for model in PARTS
+            if ready[model] and stubs[model] < ready[model] * self.control.instances(model)
+        }
+
+    def _reload(self, models: list[str], server: int) -> None:
+        old = [pid for pid, owner in self.find_stubs(server).items() if owner in models]
+        ready = self._ready()
+        for model in (CLASSIFIER.name, *models):
+            if ready[model]:
+                self.control.unload(model)
+        # Triton cannot take a model apart that lost a stub: what is left of it would stay.
+        for pid in old:
+            self.kill(pid)
+        for model in (*models, CLASSIFIER.name):
+            self.control.load(model)
 
 
-def reload_models(control: ModelControl, models: list[str], server: int) -> None:
-    """Bring models back whose stub died; the public model is not ready meanwhile."""
-    old = [pid for pid, owner in _stubs(server).items() if owner in models]
-    for model in (CLASSIFIER.name, *models):
-        control.unload(model)
-    # Triton cannot take a model apart that lost a stub: what is left of it would stay.
-    for pid in old:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    for model in (*models, CLASSIFIER.name):
-        control.load(model)
-
-
-def _stubs(server: int) -> dict[int, str]:
+def living_stubs(server: int) -> dict[int, str]:
     """Living stub processes of a server: process id → model."""
     found: dict[int, str] = {}
     for process in Path("/proc").glob("[0-9]*"):
@@ -59,6 +101,11 @@ def _stubs(server: int) -> dict[int, str]:
             owners = [m for m in PARTS if any(a.startswith(f"{m}_") for a in arguments)]
             found.update({int(process.name): owner for owner in owners})
     return found
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _arguments_of_child(process: Path, parent: int) -> list[str]:

@@ -20,13 +20,13 @@ from typing import Any
 import click
 
 from derma_semantics.client import DEFAULT_TIMEOUT, DEFAULT_URL, IN_FLIGHT, DermaClient
-from derma_semantics.contract import CLASSIFIER, Triage
+from derma_semantics.conditions import RiskLevel
+from derma_semantics.contract import CLASSIFIER, IMAGE_SUFFIXES, Triage
 from derma_semantics.diagnosis import Diagnosis
 from derma_semantics.errors import DermaError, Overloaded, ServiceUnavailable
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 BAR = 30
 
 URL = click.option(
@@ -106,9 +106,9 @@ def _expand(given: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             paths.append(path)
             continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
-            raise click.UsageError(f"{path} holds no image ({', '.join(SUFFIXES)})")
+            raise click.UsageError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
         paths.extend(found)
     return paths
 
@@ -136,13 +136,13 @@ def _readable(path: Path, answer: Diagnosis | Exception) -> str:
 
 
 def _alert(answer: Diagnosis) -> str | None:
-    """A red line for urgent images and for a malignant first rank, amber for review."""
-    name = answer.top.condition.name
-    if answer.triage is Triage.URGENT or answer.top.condition.malignant:
-        text = f"  HIGH RISK: risk {answer.risk:.2f}, best match {name}"
+    """Red where triage is urgent or a cancer ranks first, amber for review."""
+    best = answer.top.condition
+    if answer.triage is Triage.URGENT or best.risk is RiskLevel.HIGH:
+        text = f"  HIGH RISK: best match {best.name}, triage {answer.triage.name.lower()}"
         return click.style(text, fg="red", bold=True)
     if answer.triage is Triage.REVIEW:
-        return click.style(f"  review: risk {answer.risk:.2f}, best match {name}", fg="yellow")
+        return click.style(f"  review: risk {answer.risk:.2f}, best match {best.name}", fg="yellow")
     return None
 
 

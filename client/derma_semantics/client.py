@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, overload
@@ -23,8 +25,8 @@ from PIL import Image
 
 from derma_semantics.contract import PARAMETERS
 from derma_semantics.diagnosis import Diagnosis, ServedBundle, from_outputs
-from derma_semantics.errors import DermaError
-from derma_semantics.preprocess import check_encoded
+from derma_semantics.errors import DeadlineExceeded, DermaError
+from derma_semantics.preprocess import check_encoded, preprocess_image
 from derma_semantics.transport import (
     AsyncTransport,
     GrpcAsyncTransport,
@@ -86,7 +88,7 @@ class DermaClient:
         Args:
             image: a path, encoded bytes, Pillow image, or uint8 array of shape (H, W, 3) or
                 (H, W); or a list of these, of which 16 are under way at a time.
-            timeout: seconds an image, from when it is sent.
+            timeout: seconds an image, everything included, from when its turn comes.
             return_exceptions: for a list, put what failed in its place instead of raising
                 the first failure, as ``asyncio.gather`` does.
 
@@ -128,13 +130,18 @@ class DermaClient:
         self.close()
 
     def _classify(self, image: ImageLike, timeout: float | None) -> Diagnosis:
-        seconds = self.timeout if timeout is None else timeout
-        outputs = self._transport.infer(encoded(image), seconds)
-        digest = _digest(outputs)
+        end = time.monotonic() + (self.timeout if timeout is None else timeout)
+        data = encoded(image)
+        outputs = self._transport.infer(data, _left(end))
+        return from_outputs(outputs, self._bundle_of(_digest(outputs), end))
+
+    def _bundle_of(self, digest: str, end: float) -> ServedBundle:
+        """What the service says of ``digest``; the bare digest where it does not say."""
         if digest not in self._bundles:
-            served = self.bundle(timeout=seconds)
-            self._bundles[served.digest] = served
-        return from_outputs(outputs, self._bundles.get(digest, ServedBundle(digest)))
+            with suppress(DermaError):  # the answer counts, also when its name cannot be had
+                served = self.bundle(timeout=_left(end))
+                self._bundles[served.digest] = served
+        return self._bundles.get(digest, ServedBundle(digest))
 
 
 class AsyncDermaClient:
@@ -210,18 +217,23 @@ class AsyncDermaClient:
         await self.close()
 
     async def _classify(self, image: ImageLike, timeout: float | None) -> Diagnosis:
-        seconds = self.timeout if timeout is None else timeout
+        end = time.monotonic() + (self.timeout if timeout is None else timeout)
         data = await asyncio.to_thread(encoded, image)
-        outputs = await self._transport.infer(data, seconds)
-        digest = _digest(outputs)
+        outputs = await self._transport.infer(data, _left(end))
+        return from_outputs(outputs, await self._bundle_of(_digest(outputs), end))
+
+    async def _bundle_of(self, digest: str, end: float) -> ServedBundle:
         if digest not in self._bundles:
-            served = await self.bundle(timeout=seconds)
-            self._bundles[served.digest] = served
-        return from_outputs(outputs, self._bundles.get(digest, ServedBundle(digest)))
+            with suppress(DermaError):
+                served = await self.bundle(timeout=_left(end))
+                self._bundles[served.digest] = served
+        return self._bundles.get(digest, ServedBundle(digest))
 
 
 def encoded(image: ImageLike) -> bytes:
-    """The bytes to send: files as they are, pixels as PNG, which loses nothing.
+    """The bytes to send: files as they are; pixels preprocessed, as a small PNG.
+
+    Preprocessing leaves such a PNG unchanged, so pixels get the answer their file would get.
 
     Raises:
         InvalidImage: nothing that the service would accept.
@@ -251,20 +263,29 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 
 
 def _png(image: Image.Image) -> bytes:
-    if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        image = image.convert("RGB")
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
+    Image.fromarray(preprocess_image(image)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def _outcome(future: Future[Diagnosis], return_exceptions: bool) -> Diagnosis | Exception:
     try:
         return future.result()
-    except (DermaError, OSError, TypeError, ValueError) as exc:
+    except Exception as exc:
         if return_exceptions:
             return exc
         raise
+
+
+def _left(end: float) -> float:
+    """Seconds until ``end``.
+
+    Raises:
+        DeadlineExceeded: none are left.
+    """
+    if (seconds := end - time.monotonic()) <= 0:
+        raise DeadlineExceeded("the time for this image was over before it was answered")
+    return seconds
 
 
 def _digest(outputs: Outputs) -> str:

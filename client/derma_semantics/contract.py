@@ -18,7 +18,9 @@ IMAGE_SIZE = 224
 MAX_ENCODED_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 32
+MAX_ASPECT = 100
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MAX_BATCH = 32
 
 

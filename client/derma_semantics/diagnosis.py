@@ -51,7 +51,7 @@ class Diagnosis:
     differential: tuple[Finding, ...]
     risk: float
     triage: Triage
-    embedding: NDArray[np.float32] = field(repr=False)
+    embedding: NDArray[np.float32] = field(repr=False, compare=False)
     bundle: ServedBundle
 
     @property

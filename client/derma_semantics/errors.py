@@ -6,7 +6,8 @@
     │   ├── UnsupportedFormat
     │   ├── CorruptImage        truncated or damaged
     │   ├── ImageTooLarge       too many bytes or pixels
-    │   └── ImageTooSmall
+    │   ├── ImageTooSmall
+    │   └── ImageTooNarrow      a strip, not a photograph
     ├── InvalidRequest          the server refused the request for another reason
     ├── ServiceError            the server failed while it answered
     ├── ServiceUnavailable      no server, or the model is not ready
@@ -50,6 +51,10 @@ class ImageTooSmall(InvalidImage):
     """A side of the image is below the limit."""
 
 
+class ImageTooNarrow(InvalidImage):
+    """One side of the image is many times the other."""
+
+
 class InvalidRequest(DermaError):
     """The server refused the request."""
 
@@ -70,9 +75,7 @@ class DeadlineExceeded(DermaError):
     """The answer did not come in time."""
 
 
-_IMAGE_ERRORS = {
-    cls.__name__: cls for cls in (EmptyImage, UnsupportedFormat, CorruptImage, ImageTooLarge, ImageTooSmall)
-}
+_IMAGE_ERRORS = {cls.__name__: cls for cls in InvalidImage.__subclasses__()}
 _WIRE = re.compile(rf"\b({'|'.join(_IMAGE_ERRORS)}): (.*)", re.DOTALL)
 
 

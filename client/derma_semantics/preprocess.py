@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from derma_semantics.contract import (
     IMAGE_FORMATS,
     IMAGE_SIZE,
+    MAX_ASPECT,
     MAX_ENCODED_BYTES,
     MAX_PIXELS,
     MIN_SIDE,
@@ -28,6 +29,7 @@ from derma_semantics.errors import (
     CorruptImage,
     EmptyImage,
     ImageTooLarge,
+    ImageTooNarrow,
     ImageTooSmall,
     UnsupportedFormat,
 )
@@ -46,6 +48,15 @@ def preprocess(data: bytes) -> NDArray[np.uint8]:
         InvalidImage: one of its subclasses, naming the problem and the limit.
     """
     return resize_and_crop(decode(data))
+
+
+def preprocess_image(image: Image.Image) -> NDArray[np.uint8]:
+    """The same for an image that Pillow has opened: the pixels its file would give.
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
+    return resize_and_crop(_upright_rgb(image))
 
 
 def check_encoded(data: bytes) -> None:
@@ -69,14 +80,7 @@ def decode(data: bytes) -> Image.Image:
         InvalidImage: one of its subclasses, naming the problem and the limit.
     """
     check_encoded(data)
-    image = _open(data)
-    _check_size(image.size)
-    try:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except Exception as exc:  # Pillow's decoders raise whatever a damaged file provokes
-        raise CorruptImage(f"the {image.format} is truncated or damaged: {exc}") from exc
-    return _to_rgb(upright)
+    return _upright_rgb(_open(data))
 
 
 def resize_and_crop(image: Image.Image) -> NDArray[np.uint8]:
@@ -112,6 +116,16 @@ def _open(data: bytes) -> Image.Image:
         raise CorruptImage(f"the image header is damaged: {exc}") from exc
 
 
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    _check_size(image.size)
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    except Exception as exc:  # Pillow's decoders raise whatever a damaged file provokes
+        raise CorruptImage(f"the {image.format or 'image'} is truncated or damaged: {exc}") from exc
+    return _to_rgb(upright)
+
+
 def _check_size(size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
@@ -119,15 +133,20 @@ def _check_size(size: tuple[int, int]) -> None:
             f"the image is {width} x {height} ({_megapixels(width * height)} megapixels); "
             f"the limit is {_megapixels(MAX_PIXELS)} megapixels"
         )
-    if min(width, height) < MIN_SIDE:
+    if min(size) < MIN_SIDE:
         raise ImageTooSmall(f"the image is {width} x {height}; each side needs at least {MIN_SIDE} pixels")
+    # Resizing the shorter side to 224 would make a small strip into gigabytes.
+    if max(size) > MAX_ASPECT * min(size):
+        raise ImageTooNarrow(
+            f"the image is {width} x {height}; one side may be at most {MAX_ASPECT} times the other"
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Mode RGB as Pillow converts it; 16-bit grey keeps its high byte instead of clipping."""
     if image.mode.startswith("I"):
-        high = np.asarray(image, dtype=np.int64).clip(0, 65535) >> 8
-        image = Image.fromarray(high.astype(np.uint8))
+        values = np.asarray(image)
+        image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
     try:
         # Floating-point pixels have no defined white, so there is nothing to scale them by.
         if image.mode != "F":

@@ -9,6 +9,7 @@ Protocol: KServe v2 as Triton serves it, with its model-repository extension.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -64,11 +65,15 @@ class GrpcTransport:
         return _arrays(result)
 
     def network(self, timeout: float) -> dict[str, str]:
-        """The network's config parameters, and the ``version`` that serves."""
+        """The network's config parameters, and the ``version`` that serves with them."""
+        end = time.monotonic() + timeout
         with translated(self.url):
-            config = self._client.get_model_config(NETWORK.name, as_json=True, client_timeout=timeout)
             meta = self._client.get_model_metadata(NETWORK.name, as_json=True, client_timeout=timeout)
-        return _network(config, meta)
+            version = _newest(meta)
+            config = self._client.get_model_config(
+                NETWORK.name, version, as_json=True, client_timeout=max(0.0, end - time.monotonic())
+            )
+        return _network(config, version)
 
     def ready(self, timeout: float) -> bool:
         """Whether the public model can answer; False too where no server listens."""
@@ -97,10 +102,14 @@ class GrpcAsyncTransport:
         return _arrays(result)
 
     async def network(self, timeout: float) -> dict[str, str]:
+        end = time.monotonic() + timeout
         with translated(self.url):
-            config = await self._client.get_model_config(NETWORK.name, as_json=True, client_timeout=timeout)
             meta = await self._client.get_model_metadata(NETWORK.name, as_json=True, client_timeout=timeout)
-        return _network(config, meta)
+            version = _newest(meta)
+            config = await self._client.get_model_config(
+                NETWORK.name, version, as_json=True, client_timeout=max(0.0, end - time.monotonic())
+            )
+        return _network(config, version)
 
     async def ready(self, timeout: float) -> bool:
         try:
@@ -188,7 +197,12 @@ def _arrays(result: Any) -> Outputs:
     return {name: result.as_numpy(name)[0] for name in CLASSIFIER.outputs}
 
 
-def _network(config: dict[str, Any], meta: dict[str, Any]) -> dict[str, str]:
+def _newest(meta: dict[str, Any]) -> str:
+    """The highest version that serves."""
+    return str(max((int(version) for version in meta.get("versions", [])), default=""))
+
+
+def _network(config: dict[str, Any], version: str) -> dict[str, str]:
     parameters = config["config"].get("parameters", {})
     values = {key: value.get("string_value", "") for key, value in parameters.items()}
-    return {**values, "version": max(meta.get("versions", [""]), key=lambda v: (len(v), v))}
+    return {**values, "version": version}

@@ -16,7 +16,7 @@ import torch
 
 from derma_export import gate
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
-from derma_export.repository import GRAPH, install, newest, prepare
+from derma_export.repository import GRAPH, install, newest, prepare, stamped_parameters
 from derma_training.bundle import Bundle, sha256
 from derma_training.classifier import Answers, Classifier
 
@@ -72,9 +72,13 @@ def export_bundle(
 
 
 def is_newest(repository: Path, bundle: Bundle) -> bool:
-    """Whether the highest version was made from this bundle."""
-    manifest = newest(repository)
-    return manifest is not None and all(manifest.get(k) == v for k, v in parameters(bundle).items())
+    """Whether the highest version was made from this bundle, and the configuration says so."""
+    expected, manifest = parameters(bundle), newest(repository)
+    return (
+        manifest is not None
+        and expected.items() <= manifest.items()
+        and expected.items() <= stamped_parameters(repository).items()
+    )
 
 
 def parameters(bundle: Bundle) -> dict[str, str]:

@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from derma_semantics.contract import IMAGE_SUFFIXES
+from derma_semantics.errors import InvalidImage
 from derma_semantics.preprocess import preprocess, resize_and_crop
 from derma_semantics.synthetic import draw
 from derma_training.bundle import Bundle
@@ -23,7 +26,6 @@ from derma_training.model import load_merged, load_unmerged
 
 MERGE_LIMIT = 1e-5
 SYNTHETIC_IMAGES = 32
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 class GateFailed(RuntimeError):
@@ -55,7 +57,8 @@ class Report:
     """How far a candidate strays from the reference.
 
     Attributes:
-        max_probability_difference, max_embedding_difference: absolute, over all images.
+        max_probability_difference: absolute, over all images; of PROBABILITIES and RISK.
+        max_embedding_difference: absolute, over all images.
         top1_disagreements: images whose most probable condition changed.
         triage_disagreements: images whose triage changed.
         worst: index of the image with the largest probability difference.
@@ -98,7 +101,8 @@ class Report:
 
 def compare(reference: Answers, candidate: Answers, limits: Limits) -> Report:
     """Measure ``candidate`` against ``reference``, answers to the same images."""
-    difference = (reference.probabilities - candidate.probabilities).abs().amax(dim=-1)
+    scores = [torch.cat([a.probabilities, a.risk], dim=-1) for a in (reference, candidate)]
+    difference = (scores[0] - scores[1]).abs().amax(dim=-1)
     top1 = reference.probabilities.argmax(dim=-1) != candidate.probabilities.argmax(dim=-1)
     triage = (reference.triage != candidate.triage).squeeze(-1)
     return Report(
@@ -148,5 +152,12 @@ def folder_samples(folder: Path, most: int = 256) -> Samples:
     if not paths:
         raise ValueError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     chosen = paths[:: -(-len(paths) // most)]
-    pixels = np.stack([preprocess(path.read_bytes()) for path in chosen])
+    pixels = np.stack([_pixels(path) for path in chosen])
     return Samples(torch.from_numpy(pixels), tuple(path.name for path in chosen), folder.name)
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    try:
+        return preprocess(path.read_bytes())
+    except InvalidImage as exc:
+        raise ValueError(f"{path}: {exc}") from exc

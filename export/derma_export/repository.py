@@ -1,6 +1,6 @@
 """Writing a new model version so that a server never sees half of it.
 
-    version = install(Path("model_repository"), graph, bundle, manifest)
+    version = install(Path("model_repository"), graph, manifest, parameters, embedding_size)
 
 The version appears under its number by one rename. ``config.pbtxt`` stays the file
 people wrote: only the bundle's values are replaced, and the result is parsed to prove
@@ -9,12 +9,14 @@ that nothing else changed.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,15 @@ MANIFEST = "manifest.json"
 
 
 def prepare(repository: Path) -> None:
-    """Give a new repository the project's configurations; an existing one keeps its own."""
+    """Give a new repository the project's configurations; an existing one keeps its own.
+
+    Raises:
+        ValueError: they are not at hand, because this package was installed without its checkout.
+    """
     for model in MODELS:
         if not (repository / model.name / "config.pbtxt").is_file():
+            if not TEMPLATE.is_dir():
+                raise ValueError(f"{repository} lacks {model.name}/config.pbtxt: copy model_repository there")
             # Of the network only the configuration: its versions are what export makes.
             skip = ("[0-9]*", ".incoming*") if model is NETWORK else ("__pycache__",)
             shutil.copytree(
@@ -52,6 +60,12 @@ def newest(repository: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def stamped_parameters(repository: Path) -> dict[str, str]:
+    """The parameters that the network's configuration states."""
+    config = _parse((repository / NETWORK.name / "config.pbtxt").read_text())
+    return {key: value.string_value for key, value in config.parameters.items()}
+
+
 def install(
     repository: Path,
     graph: Path,
@@ -69,16 +83,21 @@ def install(
         The new version number.
     """
     model = repository / NETWORK.name
-    stamped = stamp((model / "config.pbtxt").read_text(), parameters, embedding_size)
-    incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=model))
-    try:
-        shutil.copyfile(graph, incoming / GRAPH)
-        incoming.chmod(0o755)
-        version = _publish(model, incoming, manifest)
-    finally:
-        shutil.rmtree(incoming, ignore_errors=True)
-    _replace(model / "labels.txt", "".join(f"{code}\n" for code in CODES))
-    _replace(model / "config.pbtxt", stamped)
+    with _locked(model):
+        stamped = stamp((model / "config.pbtxt").read_text(), parameters, embedding_size)
+        version = max((int(folder.name) for folder in _versions(model)), default=0) + 1
+        incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=model))
+        try:
+            shutil.copyfile(graph, incoming / GRAPH)
+            (incoming / MANIFEST).write_text(json.dumps({"version": version, **manifest}, indent=2) + "\n")
+            incoming.chmod(0o755)
+            _flush(incoming / GRAPH, incoming / MANIFEST, incoming)
+            incoming.rename(model / str(version))
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        _flush(model)
+        _replace(model / "labels.txt", "".join(f"{code}\n" for code in CODES))
+        _replace(model / "config.pbtxt", stamped)
     return version
 
 
@@ -102,21 +121,15 @@ def stamp(text: str, parameters: Mapping[str, str], embedding_size: int) -> str:
     return text
 
 
-def _publish(model: Path, incoming: Path, manifest: dict[str, Any]) -> int:
-    """Rename ``incoming`` to the next free number; another exporter may take one first."""
-    while True:
-        version = max((int(v.name) for v in _versions(model)), default=0) + 1
-        content = json.dumps({"version": version, **manifest}, indent=2) + "\n"
-        (incoming / MANIFEST).write_text(content)
-        _flush(incoming / GRAPH, incoming / MANIFEST, incoming)
-        try:
-            incoming.rename(model / str(version))
-        except OSError:
-            if not (model / str(version)).is_dir():
-                raise
-            continue
-        _flush(model)
-        return version
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One exporter at a time; the lock ends with the process that holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _versions(model: Path) -> list[Path]:

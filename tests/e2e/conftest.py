@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -93,8 +92,7 @@ def start(repository: Path, state: Path) -> Service:
     service = Service(launcher, repository, state, ports)
     until(
         lambda: (
-            (state / "service.json").is_file()
-            and DermaClient(service.url).ready(timeout=1)
+            ((state / "service.json").is_file() and DermaClient(service.url).ready(timeout=1))
             or launcher.poll()
         ),
         120,
@@ -112,7 +110,32 @@ def stop(service: Service) -> str:
     return output
 
 
+@pytest.fixture(scope="session", name="until")
+def _until() -> Callable[..., object]:
+    return until
+
+
 @pytest.fixture(scope="session")
+def launcher() -> list[str]:
+    """The command that starts and stops services."""
+    return LAUNCHER
+
+
+@pytest.fixture
+def another_service(repository: Path, tmp_path: Path) -> Iterator[Service]:
+    """One that the test ends itself."""
+    service = start(repository, tmp_path / "state")
+    yield service
+    if service.launcher.poll() is None:
+        stop(service)
+
+
+@pytest.fixture
+def ports() -> dict[str, int]:
+    return free_ports()
+
+
+@pytest.fixture(scope="module")
 def repository(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository with the committed bundle as version 1."""
     folder = tmp_path_factory.mktemp("repository") / "models"
@@ -120,7 +143,7 @@ def repository(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = start(repository, tmp_path_factory.mktemp("state"))
     yield service
@@ -130,7 +153,7 @@ def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     assert service.segments() == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(service: Service) -> Iterator[DermaClient]:
     with DermaClient(service.url) as client:
         yield client
@@ -146,7 +169,3 @@ def derma(service: Service) -> Callable[..., subprocess.CompletedProcess]:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, env=env, check=False)
 
     return run
-
-
-def json_lines(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]

@@ -116,8 +116,15 @@ def tiny_png():
     return buffer.getvalue()
 
 
-def test_bad_images_fail_alone(client, jpeg):
+def executions(raw, model):
+    """How many images a model answered, and in how many runs."""
+    (stats,) = raw.get_inference_statistics(model, as_json=True)["model_stats"]
+    return int(stats["inference_count"]), int(stats["execution_count"])
+
+
+def test_bad_images_fail_alone(client, raw, jpeg):
     """Between good ones, at once, so that they meet in the server's batches."""
+    images_before, runs_before = executions(raw, "derma_preprocess")
     bad = {
         b"this is text": UnsupportedFormat,
         jpeg(0)[:3000]: CorruptImage,
@@ -133,6 +140,8 @@ def test_bad_images_fail_alone(client, jpeg):
         else:
             seed = next(s for s in alone if jpeg(s) == image)
             assert answer.risk == pytest.approx(alone[seed].risk, abs=1e-5)
+    images_after, runs_after = executions(raw, "derma_preprocess")
+    assert images_after - images_before > runs_after - runs_before, "no batch was formed"
 
 
 @pytest.fixture

@@ -4,25 +4,18 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from derma_semantics import DermaClient
+from derma_semantics.errors import ServiceUnavailable
 from derma_training.bundle import Bundle, seal
-
-LAUNCHER = [sys.executable, str(Path(__file__).resolve().parents[2] / "deploy" / "launcher.py")]
-
-
-def poll(condition, seconds, what):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
 
 
 @pytest.fixture
@@ -33,29 +26,38 @@ def other_bundle(mini, tmp_path):
     return seal(folder, **{**facts, "name": "other"})
 
 
-def test_new_version_without_restart(service, client, other_bundle, jpeg):
-    """Under load: no request fails, and answers say which weights gave them."""
-    before = client.classify(jpeg(0))
+@contextmanager
+def load(url, image):
+    """Requests, one after another, while the block runs; yields the answers and the failures."""
     answers, failures, done = [], [], threading.Event()
 
-    def load():
-        with DermaClient(service.url) as own:
+    def ask():
+        with DermaClient(url) as own:
             while not done.is_set():
                 try:
-                    answers.append(own.classify(jpeg(0)))
+                    answers.append(own.classify(image))
                 except Exception as exc:
                     failures.append(exc)
 
-    thread = threading.Thread(target=load)
-    thread.start()
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
     try:
+        yield answers, failures
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(60)
+
+
+def test_new_version_without_restart(until, service, client, other_bundle, jpeg):
+    """Under load: no request fails, and answers say which weights gave them."""
+    before = client.classify(jpeg(0))
+    with load(service.url, jpeg(0)) as (answers, failures):
         command = [sys.executable, "-m", "derma_export", str(other_bundle.path)]
         options = [f"--repository={service.repository}", f"--load={service.url}"]
         subprocess.run([*command, *options], check=True, timeout=240, capture_output=True)
-        poll(lambda: answers[-1].bundle.digest == other_bundle.digest, 30, "the new version answers")
-    finally:
-        done.set()
-        thread.join(30)
+        until(lambda: answers[-1].bundle.digest == other_bundle.digest, 30, "the new version answers")
     assert failures == []
     assert {a.bundle.digest for a in answers} == {before.bundle.digest, other_bundle.digest}
     after = client.classify(jpeg(0))
@@ -64,18 +66,29 @@ def test_new_version_without_restart(service, client, other_bundle, jpeg):
 
 
 @pytest.mark.parametrize("instance", ["derma_preprocess_0_1", "derma_biomedclip_0_0"])
-def test_killed_stub_is_replaced(service, client, jpeg, instance):
-    """Within ten seconds; readiness is false meanwhile."""
+def test_killed_stub_is_replaced(until, service, client, jpeg, instance):
+    """Under load, within ten seconds; readiness is false meanwhile, and failures say so."""
     expected = client.classify(jpeg(1)).risk
-    os.kill(service.stub(instance), signal.SIGKILL)
-    killed = time.monotonic()
-    poll(lambda: not client.ready(), 5, "readiness turns false")
+    with load(service.url, jpeg(1)) as (answers, failures):
+        until(lambda: answers, 10, "the load runs")
+        os.kill(service.stub(instance), signal.SIGKILL)
+        killed = time.monotonic()
+        until(lambda: not client.ready(), 5, "readiness turns false")
+        until(lambda: client.ready(), 10 - (time.monotonic() - killed), "the service recovers")
+        before = len(answers)
+        until(lambda: len(answers) > before + 5, 10, "it answers again")
+    assert {type(failure) for failure in failures} <= {ServiceUnavailable}
+    assert all(answer.risk == pytest.approx(expected, abs=1e-5) for answer in answers)
+    client.classify([jpeg(1)] * 40)
 
-    def answers():
-        return client.ready() and client.classify(jpeg(1)).risk == pytest.approx(expected, abs=1e-5)
 
-    poll(answers, 10 - (time.monotonic() - killed), "the service recovers")
-    assert all(not isinstance(a, Exception) for a in client.classify([jpeg(1)] * 40, return_exceptions=True))
+def test_killed_triton_is_restarted(until, service, client, jpeg):
+    expected = client.classify(jpeg(2)).risk
+    server = next(pid for pid, command in service.processes() if "bin/tritonserver " in command)
+    os.kill(server, signal.SIGKILL)
+    until(lambda: not client.ready(timeout=1), 5, "readiness turns false")
+    until(lambda: client.ready(timeout=1), 60, "Triton starts again")
+    assert client.classify(jpeg(2)).risk == pytest.approx(expected, abs=1e-5)
 
 
 def test_status_says_what_is_served(derma, client):
@@ -90,9 +103,9 @@ def test_status_says_what_is_served(derma, client):
     }
 
 
-def test_one_state_folder_has_one_service(service):
+def test_one_state_folder_has_one_service(launcher, service):
     done = subprocess.run(
-        [*LAUNCHER, "serve", f"--state={service.state}"],
+        [*launcher, "serve", f"--state={service.state}"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -102,9 +115,9 @@ def test_one_state_folder_has_one_service(service):
     assert "already runs" in done.stderr
 
 
-def test_taken_port_is_named(service, tmp_path):
+def test_taken_port_is_named(launcher, service, tmp_path):
     port = service.ports["grpc"]
-    command = [*LAUNCHER, "serve", f"--state={tmp_path}", f"--repository={service.repository}"]
+    command = [*launcher, "serve", f"--state={tmp_path}", f"--repository={service.repository}"]
     done = subprocess.run(
         [*command, f"--grpc-port={port}", "--http-port=0", "--metrics-port=0"],
         capture_output=True,
@@ -116,17 +129,15 @@ def test_taken_port_is_named(service, tmp_path):
     assert f"port {port} cannot be used" in done.stderr
 
 
-def test_run_starts_and_stops_and_passes_the_exit_code(repository, tmp_path):
-    ports = {}
-    for name in ("http", "grpc", "metrics"):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports[name] = probe.getsockname()[1]
+def test_run_starts_and_stops_and_passes_the_exit_code(launcher, ports, repository, tmp_path):
     options = [f"--{name}-port={port}" for name, port in ports.items()]
-    code = "import os, sys; from derma_semantics import DermaClient; sys.exit(40 + DermaClient(os.environ['DERMA_URL']).ready())"
+    code = (
+        "import os, sys; from derma_semantics import DermaClient; "
+        "sys.exit(40 + DermaClient(os.environ['DERMA_URL']).ready())"
+    )
     done = subprocess.run(
         [
-            *LAUNCHER,
+            *launcher,
             "run",
             f"--repository={repository}",
             f"--state={tmp_path}",
@@ -146,10 +157,17 @@ def test_run_starts_and_stops_and_passes_the_exit_code(repository, tmp_path):
     assert not list(Path("/dev/shm").glob(f"derma_{ports['grpc']}_*"))
 
 
-def test_broken_repository_ends_with_the_reason(tmp_path):
+def test_broken_repository_ends_with_the_reason(launcher, ports, tmp_path):
     (tmp_path / "models").mkdir()
+    options = [f"--{name}-port={port}" for name, port in ports.items()]
     done = subprocess.run(
-        [*LAUNCHER, "serve", f"--repository={tmp_path / 'models'}", f"--state={tmp_path / 'state'}"],
+        [
+            *launcher,
+            "serve",
+            f"--repository={tmp_path / 'models'}",
+            f"--state={tmp_path / 'state'}",
+            *options,
+        ],
         capture_output=True,
         text=True,
         timeout=120,
@@ -159,8 +177,21 @@ def test_broken_repository_ends_with_the_reason(tmp_path):
     assert "derma_classifier" in done.stderr
 
 
-def test_stop_without_a_service(tmp_path):
+def test_stop_ends_everything(launcher, another_service, jpeg):
+    client = DermaClient(another_service.url)
+    client.classify(jpeg(0))
+    stop = [*launcher, "stop", f"--state={another_service.state}"]
+    done = subprocess.run(stop, capture_output=True, text=True, timeout=90, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "stopped")
+    assert another_service.launcher.wait(30) == 0
+    assert another_service.processes() == []
+    assert another_service.segments() == []
+    with pytest.raises(ServiceUnavailable):
+        client.classify(jpeg(0))
+
+
+def test_stop_without_a_service(launcher, tmp_path):
     done = subprocess.run(
-        [*LAUNCHER, "stop", f"--state={tmp_path}"], capture_output=True, text=True, check=False
+        [*launcher, "stop", f"--state={tmp_path}"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "no service is running")

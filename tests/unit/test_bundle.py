@@ -42,6 +42,20 @@ def test_altered_files_are_refused(copy, name):
         Bundle.open(copy)
 
 
+@pytest.mark.parametrize("name", ["adapter/more.safetensors", "model.pt", "text/extra.txt"])
+def test_added_files_are_refused(copy, name):
+    (copy / name).write_bytes(b"x")
+    with pytest.raises(BundleError, match="does not belong to the bundle"):
+        Bundle.open(copy)
+
+
+def test_a_manifest_must_name_the_essentials(copy):
+    manifest = json.loads((copy / "bundle.json").read_text())
+    (copy / "bundle.json").write_text(json.dumps({**manifest, "files": {}}))
+    with pytest.raises(BundleError, match="is missing"):
+        Bundle.open(copy)
+
+
 def test_unknown_schema_and_strange_folders_are_refused(copy, tmp_path):
     manifest = json.loads((copy / "bundle.json").read_text())
     (copy / "bundle.json").write_text(json.dumps({**manifest, "schema_version": 99}))

@@ -57,8 +57,11 @@ def test_readable_answer(run):
 
 
 def test_alerts(run):
-    assert "HIGH RISK: risk 0.90" in run({"a.jpg": diagnosis(Triage.URGENT, risk=0.9)}, "a.jpg").output
-    assert "best match melanoma" in run({"a.jpg": diagnosis(Triage.REVIEW, "MEL")}, "a.jpg").output
+    urgent = run({"a.jpg": diagnosis(Triage.URGENT, risk=0.9)}, "a.jpg").output
+    assert "HIGH RISK: best match melanocytic nevus, triage urgent" in urgent
+    melanoma = run({"a.jpg": diagnosis(Triage.ROUTINE, "MEL")}, "a.jpg").output
+    assert "HIGH RISK: best match melanoma, triage routine" in melanoma
+    assert "HIGH RISK" not in run({"a.jpg": diagnosis(Triage.REVIEW, "AKIEC")}, "a.jpg").output
     assert "review: risk 0.40" in run({"a.jpg": diagnosis(Triage.REVIEW, risk=0.4)}, "a.jpg").output
 
 

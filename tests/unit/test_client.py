@@ -1,5 +1,7 @@
 """The client's logic over an injected transport; the real one is tested in e2e."""
 
+import asyncio
+import io
 import threading
 
 import numpy as np
@@ -8,7 +10,14 @@ from PIL import Image
 
 from derma_semantics import AsyncDermaClient, DermaClient, Triage
 from derma_semantics.client import IN_FLIGHT, encoded
-from derma_semantics.errors import CorruptImage, EmptyImage, ImageTooLarge, ServiceUnavailable
+from derma_semantics.errors import (
+    CorruptImage,
+    DeadlineExceeded,
+    EmptyImage,
+    ImageTooLarge,
+    ServiceUnavailable,
+)
+from derma_semantics.preprocess import preprocess
 from derma_semantics.transport import _translate
 
 DIGEST = "ab" * 32
@@ -17,8 +26,9 @@ DIGEST = "ab" * 32
 class FakeTransport:
     """Answers from the length of the image; ``b"bad"`` is refused."""
 
-    def __init__(self, digest=DIGEST):
+    def __init__(self, digest=DIGEST, meet=None):
         self.digest = digest
+        self.meet = meet
         self.sent = []
         self.timeouts = []
         self.network_calls = 0
@@ -33,6 +43,8 @@ class FakeTransport:
             self.sent.append(image)
             self.timeouts.append(timeout)
         try:
+            if self.meet:
+                self.meet.wait(10)
             if image == b"bad":
                 raise CorruptImage("the JPEG is truncated")
             probabilities = np.full(7, 0.05, np.float32)
@@ -60,7 +72,14 @@ class FakeTransport:
 
 
 class FakeAsyncTransport(FakeTransport):
+    running = 0
+    most_running = 0
+
     async def infer(self, image, timeout):
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        await asyncio.sleep(0.01)
+        self.running -= 1
         return super().infer(image, timeout)
 
     async def network(self, timeout):
@@ -76,7 +95,7 @@ class FakeAsyncTransport(FakeTransport):
 def test_diagnosis_is_ranked_and_typed():
     with DermaClient(transport=FakeTransport()) as client:
         diagnosis = client.classify(b"xx")
-    assert [f.condition.code for f in diagnosis.differential][0] == "BCC"
+    assert diagnosis.top.condition.code == "BCC"
     probabilities = [f.probability for f in diagnosis.differential]
     assert probabilities == sorted(probabilities, reverse=True)
     assert diagnosis.top.probability == pytest.approx(0.7)
@@ -86,14 +105,20 @@ def test_diagnosis_is_ranked_and_typed():
     assert diagnosis.to_dict()["condition"] == "BCC"
 
 
-def test_lists_keep_their_order_and_are_bounded():
-    transport = FakeTransport()
+def test_lists_keep_their_order():
     images = [b"x" * (n + 1) for n in range(100)]
-    answers = DermaClient(transport=transport).classify(images)
-    assert [a.top.condition.code for a in answers[:7]] == ["NV", "BCC", "AKIEC", "BKL", "DF", "VASC", "MEL"]
-    assert len(answers) == 100
-    assert transport.most_under_way <= IN_FLIGHT
-    assert DermaClient(transport=transport).classify([]) == []
+    client = DermaClient(transport=FakeTransport())
+    codes = [a.top.condition.code for a in client.classify(images)]
+    assert codes[:7] == ["NV", "BCC", "AKIEC", "BKL", "DF", "VASC", "MEL"]
+    assert codes == (codes[:7] * 15)[:100]
+    assert client.classify([]) == []
+
+
+def test_sixteen_images_are_under_way_at_a_time():
+    """Each waits until fifteen others are: with fewer at a time none would end."""
+    transport = FakeTransport(meet=threading.Barrier(IN_FLIGHT))
+    DermaClient(transport=transport).classify([b"x"] * (4 * IN_FLIGHT))
+    assert transport.most_under_way == IN_FLIGHT
 
 
 def test_a_bad_image_raises_or_stands_in_its_place():
@@ -119,12 +144,29 @@ def test_unknown_digest_is_never_given_another_bundle_s_name():
     assert diagnosis.bundle.name is None
 
 
+def test_an_answer_counts_though_its_bundle_s_name_cannot_be_had():
+    class Nameless(FakeTransport):
+        def network(self, timeout):
+            raise ServiceUnavailable("unloaded")
+
+    diagnosis = DermaClient(transport=Nameless()).classify(b"x")
+    assert (diagnosis.bundle.digest, diagnosis.bundle.name) == (DIGEST, None)
+
+
 def test_timeout_of_client_and_call():
     transport = FakeTransport()
     client = DermaClient(transport=transport, timeout=7)
     client.classify(b"x")
     client.classify(b"x", timeout=2)
-    assert transport.timeouts == [7, 2]
+    assert transport.timeouts == [pytest.approx(7, abs=0.5), pytest.approx(2, abs=0.5)]
+    with pytest.raises(DeadlineExceeded):
+        client.classify(b"x", timeout=0)
+
+
+async def test_async_lists_are_bounded():
+    transport = FakeAsyncTransport()
+    await AsyncDermaClient(transport=transport).classify([b"x"] * 60)
+    assert transport.most_running == IN_FLIGHT
 
 
 async def test_async_twin():
@@ -138,15 +180,28 @@ async def test_async_twin():
         assert await client.ready()
 
 
-def test_what_counts_as_an_image(tmp_path, picture):
-    image = picture(0)
+def test_files_are_sent_as_they_are(tmp_path, picture):
     path = tmp_path / "a.png"
-    image.save(path)
+    picture(0).save(path)
     data = path.read_bytes()
     assert encoded(path) == encoded(str(path)) == encoded(data) == encoded(bytearray(data)) == data
-    for same in (encoded(image), encoded(np.asarray(image))):
-        assert same[:8] == b"\x89PNG\r\n\x1a\n"
-        assert (np.asarray(Image.open(__import__("io").BytesIO(same))) == np.asarray(image)).all()
+
+
+def test_pixels_become_what_their_file_would(picture):
+    """Rotated by EXIF, 16 bits deep, large, or an array: the server sees the same pixels."""
+    rgb = picture(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rotated, deep = io.BytesIO(), io.BytesIO()
+    rgb.save(rotated, "JPEG", exif=exif)
+    Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) << 8).save(deep, "PNG")
+    for file in (rotated.getvalue(), deep.getvalue()):
+        assert (preprocess(encoded(Image.open(io.BytesIO(file)))) == preprocess(file)).all()
+    lossless = io.BytesIO()
+    rgb.save(lossless, "PNG")
+    assert (preprocess(encoded(np.asarray(rgb))) == preprocess(lossless.getvalue())).all()
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), dtype=np.uint8)
+    assert len(encoded(noise)) < 200_000
 
 
 def test_what_does_not(tmp_path):

@@ -65,6 +65,8 @@ def planted(classifier, fault):
             answers = classifier(pixels)
             if fault == "nan":
                 return answers._replace(probabilities=answers.probabilities * float("nan"))
+            if fault == "risk":
+                return answers._replace(risk=answers.risk + 2e-4)
             if fault == "triage":
                 return answers._replace(triage=(answers.triage + 1) % 3)
             return answers._replace(embedding=-answers.embedding)
@@ -72,7 +74,7 @@ def planted(classifier, fault):
     return run
 
 
-@pytest.mark.parametrize("fault", ["channels", "mean", "nan", "triage", "embedding"])
+@pytest.mark.parametrize("fault", ["channels", "mean", "nan", "risk", "triage", "embedding"])
 def test_gate_rejects_planted_faults(classifier, reference, samples, fault):
     report = gate.compare(reference, planted(classifier, fault)(samples.pixels), gate.LIMITS["fp32"])
     with pytest.raises(gate.GateFailed, match="synthetic"):
@@ -121,6 +123,11 @@ def test_export_writes_a_whole_version(mini, samples, tmp_path):
     )
     assert config.parameters["bundle_digest"].string_value == bundle.digest
     assert exporter.is_newest(target, bundle)
+    config_file = target / NETWORK.name / "config.pbtxt"
+    right = config_file.read_text()
+    config_file.write_text(right.replace(bundle.digest, "0" * 64))
+    assert not exporter.is_newest(target, bundle)
+    config_file.write_text(right)
     result = click.testing.CliRunner().invoke(main, [str(mini), "--repository", str(target), "--if-needed"])
     assert result.exit_code == 0
     assert "already" in result.output

@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 
+import click.testing
 import pytest
 import torch
 
 from derma_training import architecture
 from derma_training.bundle import BundleError
+from derma_training.cli import main
 from derma_training.model import (
     TEXT_TARGETS,
     VISION_TARGETS,
@@ -133,13 +136,44 @@ def test_checkpoint_reports_what_does_not_fit(model, folder, tmp_path):
     assert set(report.unexpected) == {"teacher.weight", "visual.trunk.blocks.99.attn.qkv.lora_A.weight"}
 
 
+def test_half_a_lora_pair_is_reported_and_not_merged(model, folder, images, tmp_path):
+    expected = embed(model, images)
+    state = dict(model.state_dict())
+    state["visual.trunk.blocks.0.attn.qkv.lora_A.weight"] = torch.ones(4, 192)
+    torch.save(state, tmp_path / "model.pt")
+    loaded, report = load_checkpoint(build_model(folder, weights=False), tmp_path / "model.pt")
+    assert report.missing == ("visual.trunk.blocks.0.attn.qkv.lora_B.weight",)
+    assert torch.equal(embed(loaded, images), expected)
+
+
+def test_a_pt_serves_as_a_folder_s_weights(model, folder, images, tmp_path):
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    torch.save({"state_dict": model.state_dict()}, whole / "model.pt")
+    assert torch.equal(embed(build_model(whole), images), embed(model, images))
+    state = model.state_dict()
+    del state["logit_scale"]
+    torch.save(state, whole / "model.pt")
+    with pytest.raises(BundleError, match="lacks 1 tensors, e.g. logit_scale"):
+        build_model(whole)
+
+
+def test_info_reports_a_checkpoint(model, folder, tmp_path):
+    torch.save({**model.state_dict(), "teacher": torch.zeros(1)}, tmp_path / "model.pt")
+    command = ["info", str(folder), "--checkpoint", str(tmp_path / "model.pt")]
+    result = click.testing.CliRunner().invoke(main, command)
+    assert result.exit_code == 0
+    assert "0 missing, 1 unexpected" in result.output
+    assert "unexpected teacher" in result.output
+    assert "1,179,648 of" in result.output
+
+
 def test_checkpoint_never_runs_code(model, tmp_path):
     class Bomb:
         def __reduce__(self):
             return (open, (str(tmp_path / "owned"), "w"))
 
     torch.save({"state_dict": Bomb()}, tmp_path / "evil.pt")
-    with pytest.raises(Exception, match="[Ww]eights.only|Unsupported"):
+    with pytest.raises(ValueError, match="not a checkpoint of plain tensors"):
         load_checkpoint(model, tmp_path / "evil.pt")
     assert not (tmp_path / "owned").exists()
 

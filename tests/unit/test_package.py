@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import derma_semantics
 
 
@@ -13,12 +15,8 @@ def test_everything_exported_exists():
 
 
 def test_unknown_names_are_refused():
-    try:
+    with pytest.raises(AttributeError, match="Nothing"):
         derma_semantics.Nothing  # noqa: B018
-    except AttributeError as exc:
-        assert "Nothing" in str(exc)
-    else:
-        raise AssertionError("expected AttributeError")
 
 
 def test_import_loads_neither_torch_nor_upper_packages():

@@ -75,6 +75,13 @@ def test_too_small(size):
         preprocess(encode(Image.new("RGB", size), "PNG"))
 
 
+@pytest.mark.parametrize("size", [(32, 3201), (40_000, 64)])
+def test_strips_are_refused(size):
+    """Resizing their short side to 224 would need gigabytes for a few kilobytes of PNG."""
+    with pytest.raises(errors.ImageTooNarrow, match="at most 100 times"):
+        preprocess(encode(Image.new("1", size), "PNG"))
+
+
 def test_floating_point_pixels_have_a_named_reason():
     data = encode(Image.fromarray(np.zeros((64, 64), np.float32)), "TIFF")
     with pytest.raises(errors.UnsupportedFormat, match="mode F"):
@@ -83,7 +90,7 @@ def test_floating_point_pixels_have_a_named_reason():
 
 def test_every_mode_becomes_rgb(picture):
     rgb = picture(2)
-    grey16 = Image.fromarray((np.asarray(rgb.convert("L")).astype(np.uint16) << 8))
+    grey16 = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) << 8)
     cases = {
         "CMYK JPEG": encode(rgb.convert("CMYK"), "JPEG"),
         "CMYK TIFF": encode(rgb.convert("CMYK"), "TIFF"),

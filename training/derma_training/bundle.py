@@ -21,6 +21,7 @@ from derma_semantics.conditions import CODES, CONDITIONS
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 WEIGHTS = "open_clip_model.safetensors"
+REQUIRED = ("open_clip_config.json", "text/config.json", "prompts.json", "calibration.json")
 
 
 class BundleError(ValueError):
@@ -61,10 +62,10 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Read ``bundle.json`` and check the sha256 of every file it names.
+        """Read ``bundle.json`` and check that the folder holds exactly the files it names.
 
         Raises:
-            BundleError: not a bundle, unknown schema, or a missing or altered file.
+            BundleError: not a bundle, unknown schema, or a missing, altered or added file.
         """
         path = Path(path)
         if not (path / MANIFEST).is_file():
@@ -75,8 +76,7 @@ class Bundle:
             raise BundleError(
                 f"{path}: schema version {manifest.get('schema_version')}, this code reads {SCHEMA_VERSION}"
             )
-        for name, expected in manifest["files"].items():
-            _check_digest(path / name, expected)
+        _check_files(path, manifest.get("files", {}))
         return cls(path, manifest, hashlib.sha256(raw).hexdigest())
 
     @property
@@ -122,8 +122,7 @@ def seal(folder: Path, **facts: Any) -> Bundle:
         folder: a directory that already holds every other file.
         facts: name, base_model, licence, intended_use, git_commit and the like.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    digests = {p.relative_to(folder).as_posix(): sha256(p) for p in files}
+    digests = {p.relative_to(folder).as_posix(): sha256(p) for p in _content(folder)}
     write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **facts, "files": digests})
     return Bundle.open(folder)
 
@@ -141,8 +140,20 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_digest(path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise BundleError(f"{path} is missing, though {MANIFEST} names it")
-    if (actual := sha256(path)) != expected:
-        raise BundleError(f"{path} was altered: sha256 {actual[:12]}…, {MANIFEST} says {expected[:12]}…")
+def _check_files(folder: Path, files: dict[str, str]) -> None:
+    for name in (*REQUIRED, *files):
+        if name not in files or not (folder / name).is_file():
+            raise BundleError(f"{folder / name} is missing")
+    for path in _content(folder):
+        name = path.relative_to(folder).as_posix()
+        if name not in files:
+            raise BundleError(f"{path} does not belong to the bundle: {MANIFEST} does not name it")
+        if (actual := sha256(path)) != files[name]:
+            raise BundleError(
+                f"{path} was altered: sha256 {actual[:12]}…, {MANIFEST} says {files[name][:12]}…"
+            )
+
+
+def _content(folder: Path) -> list[Path]:
+    """Every file but the manifest."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)

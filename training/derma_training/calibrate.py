@@ -27,28 +27,30 @@ REVIEW_SENSITIVITY = 0.95
 URGENT_SPECIFICITY = 0.95
 
 
-def calibrate(logits: Floats, labels: Ints, *, name: str) -> Calibration:
+def calibrate(probabilities: Floats, labels: Ints, *, name: str) -> Calibration:
     """Choose temperature and thresholds.
 
     ``review`` is the highest threshold on RISK that finds 95 % of the melanomas and 95 % of
-    all malignant and pre-malignant lesions; ``urgent`` is the lowest at which 95 % of the
-    benign lesions stay below.
+    all malignant and pre-malignant lesions; ``urgent`` is the lowest, to
+    four decimals, below which at least 95 % of the benign lesions stay.
 
     Args:
-        logits: before the softmax, shape (N, 7), at temperature 1.
+        probabilities: at temperature 1, shape (N, 7).
         labels: condition indices, shape (N,).
         name: what the calibration set is, for the report.
     """
+    logits = np.log(probabilities.clip(min=np.finfo(np.float32).tiny))
     temperature = fit_temperature(logits, labels)
     risk = softmax(logits / temperature, axis=1)[:, MALIGNANT].sum(axis=1)
     malignant, melanoma = MALIGNANT[labels], labels == MELANOMA
-    review = _round_down(
-        min(
-            threshold_for_sensitivity(risk, malignant, REVIEW_SENSITIVITY),
-            threshold_for_sensitivity(risk, melanoma, REVIEW_SENSITIVITY),
-        )
+    reach = min(
+        threshold_for_sensitivity(risk, malignant, REVIEW_SENSITIVITY),
+        threshold_for_sensitivity(risk, melanoma, REVIEW_SENSITIVITY),
     )
-    urgent = max(review, _round_down(float(np.quantile(risk[~malignant], URGENT_SPECIFICITY))))
+    # Four decimals, outwards, so that fp32 rounding moves no image across its own threshold.
+    review = float(np.floor(reach * 1e4) / 1e4)
+    above = np.quantile(risk[~malignant], URGENT_SPECIFICITY, method="higher")
+    urgent = max(review, float(np.floor(above * 1e4 + 1) / 1e4))
     report = {
         "target": {"review_sensitivity": REVIEW_SENSITIVITY, "urgent_specificity": URGENT_SPECIFICITY},
         "calibration_set": {"name": name, "images": len(labels), "malignant": int(malignant.sum())},
@@ -70,11 +72,6 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
         return float(-np.average(scores[np.arange(len(labels)), labels], weights=weights))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
-
-
-def _round_down(threshold: float) -> float:
-    """Four decimals, so that fp32 rounding cannot push an image below its own threshold."""
-    return float(np.floor(threshold * 1e4) / 1e4)
 
 
 def triage_report(flagged: Any, labels: Ints) -> dict[str, Any]:

@@ -70,14 +70,14 @@ def fit(data: Path, start: Path, out: Path, seed: int) -> None:
 def evaluate(folder: Path, data: Path, as_json: bool) -> None:
     """Measure a bundle on the lesions that its training never saw."""
     from derma_training.bundle import Bundle
-    from derma_training.data import read_isic2018, split_by_lesion
+    from derma_training.data import pick, read_isic2018
     from derma_training.evaluate import evaluate as measure_bundle
     from derma_training.evaluate import summary
 
     with _reported():
         bundle = Bundle.open(folder)
-        parts = split_by_lesion(read_isic2018(data), seed=bundle.manifest["training"]["seed"])
-        report = measure_bundle(bundle, parts.test)
+        held_out = json.loads((bundle.path / "split.json").read_text())["test"]
+        report = measure_bundle(bundle, pick(read_isic2018(data), held_out))
         click.echo(json.dumps(report, indent=2) if as_json else summary(report))
 
 
@@ -86,15 +86,26 @@ def evaluate(folder: Path, data: Path, as_json: bool) -> None:
 @click.option("--rank", default=32, show_default=True, help="LoRA's rank.")
 @click.option("--alpha", default=64, show_default=True, help="LoRA's alpha.")
 @click.option("--text", is_flag=True, help="Adapt the text tower as well.")
-def info(folder: Path, rank: int, alpha: int, text: bool) -> None:
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A .pt to load; prints the keys that do not match.",
+)
+def info(folder: Path, rank: int, alpha: int, text: bool, checkpoint: Path | None) -> None:
     """Count the parameters of a model and those that LoRA would train.
 
     BUNDLE may also be a folder with BiomedCLIP's configuration and no weights.
     """
-    from derma_training.model import add_lora, build_model, count_parameters
+    from derma_training.model import add_lora, build_model, count_parameters, load_checkpoint
 
     with _reported():
         model = build_model(folder, weights=False)
+        if checkpoint:
+            model, report = load_checkpoint(model, checkpoint)
+            click.echo(f"{checkpoint}: {len(report.missing)} missing, {len(report.unexpected)} unexpected")
+            for kind, names in (("missing", report.missing), ("unexpected", report.unexpected)):
+                for name in names:
+                    click.echo(f"  {kind} {name}")
         click.echo(f"model  {count_parameters(model).total:,} parameters")
         click.echo(f"LoRA   {count_parameters(add_lora(model, r=rank, alpha=alpha, text=text))}")
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from derma_semantics.conditions import CODES
+from derma_semantics.contract import IMAGE_SIZE
 from derma_semantics.errors import InvalidImage
 from derma_semantics.preprocess import preprocess
 
@@ -86,6 +87,18 @@ def split_by_lesion(examples: Sequence[Example], *, seed: int) -> Parts:
     return Parts(test=parts[0], calibration=parts[1], train=parts[2])
 
 
+def pick(examples: Sequence[Example], names: Sequence[str]) -> list[Example]:
+    """The examples with these image names.
+
+    Raises:
+        ValueError: some are not there.
+    """
+    by_name = {example.path.stem: example for example in examples}
+    if absent := [name for name in names if name not in by_name]:
+        raise ValueError(f"the data lacks {len(absent)} of {len(names)} images, e.g. {absent[0]}")
+    return [by_name[name] for name in names]
+
+
 def load_pixels(examples: Sequence[Example], *, label: str = "images") -> Tensor:
     """Decode all images into memory (150 KB each).
 
@@ -95,7 +108,7 @@ def load_pixels(examples: Sequence[Example], *, label: str = "images") -> Tensor
     Raises:
         ValueError: an image cannot be decoded; names the file.
     """
-    pixels = np.empty((len(examples), 224, 224, 3), dtype=np.uint8)
+    pixels = np.empty((len(examples), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     for row, example in enumerate(tqdm(examples, desc=f"decoding {label}", unit="img", leave=False)):
         try:
             pixels[row] = preprocess(example.path.read_bytes())

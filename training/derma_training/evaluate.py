@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -42,7 +41,7 @@ def answers(bundle: Bundle, examples: Sequence[Example]) -> tuple[Floats, Any]:
     parts = [classifier(batch) for batch in tqdm(pixels.split(BATCH), desc="classifying", leave=False)]
     probabilities = torch.cat([part.probabilities for part in parts]).double().numpy()
     triage = torch.cat([part.triage for part in parts]).squeeze(1).numpy()
-    return probabilities.astype(np.float64), triage
+    return probabilities, triage
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from derma_semantics.conditions import CONDITIONS
+from derma_semantics.contract import IMAGE_SIZE
 from derma_training.classifier import Normalise
 from derma_training.model import Clip, Tokenizer
 
@@ -68,18 +69,27 @@ def fit(
     *,
     seed: int,
     checkpoints: Path,
+    inputs: str = "",
 ) -> None:
     """Train the parameters of ``model`` that require gradients, in place.
 
     After each epoch the state goes to ``checkpoints/<phase>.pt``; a later call with the
-    same folder continues from there.
+    same folder, settings and inputs continues from there.
+
+    Args:
+        inputs: identifies what else the result depends on, e.g. digests of data and vocabulary.
+
+    Raises:
+        ValueError: the checkpoint belongs to a run with other settings or inputs.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(_groups(model, phase), weight_decay=phase.weight_decay)
     steps = len(data.labels) // phase.batch_size
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(phase, steps))
-    checkpoint = checkpoints / f"{phase.name}.pt"
-    first = _resume(checkpoint, model, optimiser, schedule)
+    checkpoint = Checkpoint(
+        checkpoints / f"{phase.name}.pt", f"{phase} seed {seed} {inputs}", model, optimiser, schedule
+    )
+    first = checkpoint.resume()
     weights, prior = _sampling(data.labels, phase.sampling)
     for epoch in range(first, phase.epochs):
         torch.manual_seed(seed + 1000 * epoch)
@@ -96,7 +106,7 @@ def fit(
             with torch.no_grad():
                 model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
             bar.set_postfix(loss=f"{loss.item():.3f}")
-        _save(checkpoint, epoch + 1, model, optimiser, schedule)
+        checkpoint.save(epoch + 1)
     model.eval()
 
 
@@ -144,7 +154,7 @@ def _augmentation() -> v2.Transform:
     """Dermoscopy has no upright, so all flips and quarter turns are natural."""
     return v2.Compose(
         [
-            v2.RandomResizedCrop(224, scale=(0.5, 1.0), ratio=(0.8, 1.25), antialias=True),
+            v2.RandomResizedCrop(IMAGE_SIZE, scale=(0.5, 1.0), ratio=(0.8, 1.25), antialias=True),
             v2.RandomHorizontalFlip(),
             v2.RandomChoice([_quarter_turns(n) for n in range(4)]),
             v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
@@ -168,35 +178,34 @@ def _cosine(phase: Phase, steps: int) -> Callable[[int], float]:
     return factor
 
 
-def _save(
-    path: Path,
-    epoch: int,
-    model: Clip,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    state = {
-        "epoch": epoch,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-    }
-    torch.save(state, temporary)
-    temporary.replace(path)
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of one phase after an epoch, on disk."""
 
+    path: Path
+    run: str
+    model: Clip
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
 
-def _resume(
-    path: Path,
-    model: Clip,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-) -> int:
-    if not path.is_file():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    schedule.load_state_dict(state["schedule"])
-    return int(state["epoch"])
+    def save(self, epoch: int) -> None:
+        """Write in one step, so that a kill leaves the previous state."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimiser", "schedule")}
+        torch.save({"epoch": epoch, "run": self.run, **parts}, temporary)
+        temporary.replace(self.path)
+
+    def resume(self) -> int:
+        """Take the state back; returns the number of finished epochs."""
+        if not self.path.is_file():
+            return 0
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if state["run"] != self.run:
+            raise ValueError(
+                f"{self.path} belongs to another run ({state['run']}); this one is {self.run}. "
+                "Remove it, or choose another folder."
+            )
+        for name in ("model", "optimiser", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        return int(state["epoch"])

@@ -10,6 +10,7 @@ the same two towers: a timm ViT and a Hugging Face BERT.
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ def build_model(folder: str | Path, *, weights: bool = True) -> Clip:
     """Build the model a folder describes, without any network access.
 
     Args:
-        folder: a bundle, or the official hub files, with ``open_clip_config.json``.
+        folder: a bundle, or the official hub files, with ``open_clip_config.json``; weights as
+            open_clip names them, or one ``.pt`` (see ``load_checkpoint``).
         weights: load the folder's weights; False leaves them random.
 
     Returns:
@@ -56,21 +58,33 @@ def build_model(folder: str | Path, *, weights: bool = True) -> Clip:
         hf_model_name=str(text_folder(folder)),
         hf_model_pretrained=False,
     )
-    if weights and not list(folder.glob("open_clip_*model.*")):
-        raise BundleError(
-            f"{folder} has no weights (open_clip_model.safetensors or open_clip_pytorch_model.bin)"
-        )
+    checkpoint = _checkpoint(folder) if weights else None
     model = open_clip.create_model(
         f"local-dir:{folder}",
         text_cfg=text_cfg,
         pretrained_text=False,
         pretrained_image=False,
-        load_weights=weights,
+        load_weights=weights and checkpoint is None,
     )
+    if checkpoint:
+        model, report = load_checkpoint(model, checkpoint)
+        if report.missing:
+            raise BundleError(f"{checkpoint} lacks {len(report.missing)} tensors, e.g. {report.missing[0]}")
     # Written out, attention is faster here on a CPU and exports to plain MatMul and Softmax.
     for block in model.visual.trunk.blocks:
         block.attn.fused_attn = False
     return model.eval()
+
+
+def _checkpoint(folder: Path) -> Path | None:
+    """The folder's ``.pt``, where it holds no weights under open_clip's own names."""
+    if list(folder.glob("open_clip_*model.*")):
+        return None
+    if found := sorted(folder.glob("*.pt")):
+        return found[0]
+    raise BundleError(
+        f"{folder} has no weights (open_clip_model.safetensors, open_clip_pytorch_model.bin or a .pt)"
+    )
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
@@ -189,15 +203,19 @@ def load_checkpoint(model: Clip, path: str | Path, *, alpha: int | None = None) 
         The model with the weights in it, and the keys that did not match.
 
     Raises:
-        ValueError: the file holds no state dict.
+        ValueError: the file holds no state dict, or more than tensors.
     """
-    state = _plain_names(_state_dict(torch.load(path, map_location="cpu", weights_only=True), path))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as exc:
+        raise ValueError(f"{path} is not a checkpoint of plain tensors: {exc}") from exc
+    state = _plain_names(_state_dict(content, path))
     lora = {name: tensor for name, tensor in state.items() if ".lora_" in name}
     base = {name: tensor for name, tensor in state.items() if name not in lora}
     missing, unexpected = model.load_state_dict(base, strict=False)
     if lora:
-        model, strangers = _merge_lora_tensors(model, lora, alpha)
-        unexpected = [*unexpected, *strangers]
+        model, absent, strangers = _merge_lora_tensors(model, lora, alpha)
+        missing, unexpected = [*missing, *absent], [*unexpected, *strangers]
     return model.eval(), LoadReport(tuple(missing), tuple(unexpected))
 
 
@@ -217,20 +235,24 @@ def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {inner.sub(".", prefix.sub("", name)): tensor for name, tensor in state.items()}
 
 
-def _merge_lora_tensors(model: Clip, lora: dict[str, Tensor], alpha: int | None) -> tuple[Clip, list[str]]:
-    known = dict(model.named_modules())
+def _merge_lora_tensors(
+    model: Clip, lora: dict[str, Tensor], alpha: int | None
+) -> tuple[Clip, list[str], list[str]]:
+    """Fold LoRA pairs in; also returns the halves that are missing and the tensors without a module."""
+    modules = dict(model.named_modules())
     owners = {name.split(".lora_")[0] for name in lora}
-    targets = sorted(owners & known.keys())
-    strangers = [name for name in lora if name.split(".lora_")[0] not in known]
-    if not targets:
-        return model, strangers
-    rank = next(t.shape[0] for name, t in lora.items() if ".lora_A" in name)
-    config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=targets)
-    wrapped = get_peft_model(model, config)
-    set_peft_model_state_dict(
-        wrapped, {f"base_model.model.{k}": t for k, t in lora.items() if k not in strangers}
-    )
-    return wrapped.merge_and_unload(), strangers
+    strangers = [name for name in lora if name.split(".lora_")[0] not in modules]
+    halves = {f"{owner}.lora_{half}.weight" for owner in owners & modules.keys() for half in "AB"}
+    absent = sorted(halves - lora.keys())
+    targets = sorted(owner for owner in owners & modules.keys() if not any(owner in name for name in absent))
+    if targets:
+        rank = lora[f"{targets[0]}.lora_A.weight"].shape[0]
+        config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=targets)
+        wrapped = get_peft_model(model, config)
+        pairs = {f"base_model.model.{k}": t for k, t in lora.items() if k.split(".lora_")[0] in targets}
+        set_peft_model_state_dict(wrapped, pairs)
+        model = wrapped.merge_and_unload()
+    return model, absent, strangers
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""When the supervisor reloads, what, and in which order; the real thing is in e2e."""
+
+import pytest
+
+from derma_semantics.errors import ServiceError
+from supervisor import Supervisor
+
+CLASSIFIER, PREPROCESS, NETWORK = "derma_classifier", "derma_preprocess", "derma_biomedclip"
+HEALTHY = {11: PREPROCESS, 12: PREPROCESS, 13: NETWORK}
+
+
+class FakeControl:
+    """A server with two instances of preprocessing and one of the network."""
+
+    def __init__(self):
+        self.ready = {CLASSIFIER, PREPROCESS, NETWORK}
+        self.calls = []
+        self.refuse = None
+
+    def index(self):
+        return [
+            {"name": n, "state": "READY" if n in self.ready else "UNAVAILABLE"}
+            for n in (CLASSIFIER, PREPROCESS, NETWORK)
+        ]
+
+    def instances(self, model):
+        return {PREPROCESS: 2, NETWORK: 1}[model]
+
+    def unload(self, model):
+        self.calls.append(f"unload {model}")
+        self.ready.discard(model)
+
+    def load(self, model):
+        if model == self.refuse:
+            raise ServiceError("no")
+        self.calls.append(f"load {model}")
+        self.ready.add(model)
+
+
+@pytest.fixture
+def control():
+    return FakeControl()
+
+
+@pytest.fixture
+def watch(control):
+    """A supervisor, the stubs it sees, and the processes it killed."""
+    stubs, killed, asked = dict(HEALTHY), [], []
+
+    def find(server):
+        asked.append(server)
+        return dict(stubs)
+
+    supervisor = Supervisor(control, find_stubs=find, kill=killed.append)
+    return supervisor, stubs, killed, asked
+
+
+def test_a_whole_service_is_left_alone(control, watch):
+    watch[0].check(7)
+    assert control.calls == []
+    assert set(watch[3]) == {7}
+
+
+def test_only_the_broken_model_is_reloaded_and_the_public_one_is_not_ready_meanwhile(control, watch):
+    supervisor, stubs, killed, _ = watch
+    del stubs[12]
+    supervisor.check(7)
+    expected = [f"unload {CLASSIFIER}", f"unload {PREPROCESS}", f"load {PREPROCESS}", f"load {CLASSIFIER}"]
+    assert control.calls == expected
+    assert killed == [11]  # what was left of it
+
+
+def test_two_versions_that_serve_at_once_need_twice_the_stubs(control, watch):
+    """As during a roll-out, when old stubs are still ending."""
+    watch[1].update({21: NETWORK, 22: PREPROCESS})
+    watch[0].check(7)
+    assert control.calls == []
+
+
+def test_a_failed_reload_is_tried_again(control, watch):
+    supervisor, stubs, _, _ = watch
+    del stubs[13]
+    control.refuse = NETWORK
+    with pytest.raises(ServiceError):
+        supervisor.check(7)
+    assert NETWORK not in control.ready
+    control.refuse = None
+    stubs[14] = NETWORK
+    supervisor.check(7)
+    assert control.ready == {CLASSIFIER, PREPROCESS, NETWORK}
+    control.calls.clear()
+    supervisor.check(7)
+    assert control.calls == []
