@@ -21,12 +21,14 @@ help: ## List the targets
 setup: .venv/ready .triton/ready ## Make both environments: the project's and the Triton server's
 
 .venv/ready: requirements/project.lock pyproject.toml
+	@echo "Installing the project's environment: about 6 GB, most of it PyTorch; some minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements/project.lock
 	$(BIN)/python $(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 
 .triton/ready: requirements/triton.lock pyproject.toml
+	@echo "Installing the Triton server's environment."
 	$(PYTHON) -m venv .triton
 	.triton/bin/python $(PIP_INSTALL) --require-hashes -r requirements/triton.lock
 	.triton/bin/python $(PIP_INSTALL) --no-deps --editable .

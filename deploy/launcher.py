@@ -45,10 +45,10 @@ class Service:
         self.stopping = threading.Event()
 
     def start(self) -> None:
-        """Start, and return when the public model answers."""
+        """Start, and return when the public model answers, or when told to stop."""
         self.server.start()
         _write_state(self.settings)
-        self.server.wait_until_ready(self.deadline)
+        self.server.wait_until_ready(self.deadline, self.stopping)
 
     def supervise(self) -> None:
         """Keep the service whole until ``stopping`` is set."""
@@ -113,8 +113,6 @@ def _options(command: Any) -> Any:
 @click.group(help=help_text(__doc__))
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    # Ended while it starts, the launcher must still clean up: SIGTERM unwinds as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @main.command()
@@ -122,9 +120,10 @@ def main() -> None:
 def serve(deadline: float, **given: Any) -> None:
     """Serve until Ctrl-C or `stop`."""
     service = Service(_settings(given), deadline)
+    _stop_on_signals(service)
     with _reported(), running(service):
-        _stop_on_signals(service)
-        _announce(service.settings)
+        if not service.stopping.is_set():
+            _announce(service.settings)
         service.stopping.wait()
     click.echo("stopped")
 
@@ -135,6 +134,8 @@ def serve(deadline: float, **given: Any) -> None:
 def run(deadline: float, command: tuple[str, ...], **given: Any) -> None:
     """Start the service, run COMMAND with DERMA_URL set, stop the service."""
     service = Service(_settings(given), deadline)
+    # Ended early, it must still clean up: SIGTERM unwinds as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _reported(), running(service):
         environment = {**os.environ, "DERMA_URL": service.settings.grpc_url}
         code = subprocess.run(command, env=environment, check=False).returncode

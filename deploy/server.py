@@ -1,7 +1,7 @@
 """The Triton server that a pip wheel carries, as one process with its own environment.
 
     server = TritonServer(Settings(repository=Path("model_repository")))
-    server.start(); server.wait_until_ready(deadline=60); server.stop()
+    server.start(); server.wait_until_ready(60, threading.Event()); server.stop()
 
 The wheel ``nvidia-pytriton`` holds the real ``tritonserver``, its Python backend and
 the backend's stubs, but arranges them for its own use; here they are put together as
@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,8 +104,8 @@ class TritonServer:
                 preexec_fn=_end_with_parent,
             )
 
-    def wait_until_ready(self, deadline: float) -> None:
-        """Poll until the public model answers.
+    def wait_until_ready(self, deadline: float, stopping: threading.Event) -> None:
+        """Poll until the public model answers, or until ``stopping`` is set.
 
         Raises:
             ServiceUnavailable: the server ended, or was not ready within ``deadline`` seconds.
@@ -112,7 +113,7 @@ class TritonServer:
         end = time.monotonic() + deadline
         transport = GrpcTransport(self.settings.grpc_url)
         try:
-            while not transport.ready(timeout=1.0):
+            while not stopping.is_set() and not transport.ready(timeout=1.0):
                 if not self.alive:
                     raise ServiceUnavailable(f"Triton ended while it started:\n{self.last_words()}")
                 if time.monotonic() > end:

@@ -190,6 +190,17 @@ def test_stop_ends_everything(launcher, another_service, jpeg):
         client.classify(jpeg(0))
 
 
+def test_stop_while_it_starts(until, launcher, ports, repository, tmp_path):
+    options = [f"--{name}-port={port}" for name, port in ports.items()]
+    command = [*launcher, "serve", f"--repository={repository}", f"--state={tmp_path}", *options]
+    starting = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    until((tmp_path / "service.json").is_file, 30, "Triton was started")
+    starting.send_signal(signal.SIGTERM)
+    output, _ = starting.communicate(timeout=60)
+    assert (starting.returncode, output.strip()) == (0, "stopped")
+    assert not list(Path("/dev/shm").glob(f"derma_{ports['grpc']}_*"))
+
+
 def test_stop_without_a_service(launcher, tmp_path):
     done = subprocess.run(
         [*launcher, "stop", f"--state={tmp_path}"], capture_output=True, text=True, check=False
