@@ -95,16 +95,33 @@ def running(service: Service) -> Iterator[None]:
         service.stop()
 
 
+FOLDER = click.Path(file_okay=False, path_type=Path)
+STATE = click.option(
+    "--state", type=FOLDER, default=Settings.state, show_default=True, help="Logs and process id."
+)
+
+
 def _options(command: Any) -> Any:
     for option in (
-        click.option("--repository", type=click.Path(exists=True, file_okay=False, path_type=Path)),
-        click.option(
-            "--state", type=click.Path(file_okay=False, path_type=Path), help="Logs and process id."
-        ),
-        click.option("--http-port", type=int, envvar="HTTP_PORT"),
-        click.option("--grpc-port", type=int, envvar="GRPC_PORT"),
-        click.option("--metrics-port", type=int, envvar="METRICS_PORT"),
         click.option("--deadline", type=float, default=120, show_default=True, help="Seconds to get ready."),
+        *(
+            click.option(
+                f"--{name}-port",
+                default=getattr(Settings, f"{name}_port"),
+                show_default=True,
+                envvar=f"{name.upper()}_PORT",
+                help=f"Port for {meaning}.  [env: {name.upper()}_PORT]",
+            )
+            for name, meaning in (("metrics", "Prometheus"), ("grpc", "gRPC"), ("http", "HTTP"))
+        ),
+        STATE,
+        click.option(
+            "--repository",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            default=Settings.repository,
+            show_default=True,
+            help="Model repository to serve.",
+        ),
     ):
         command = option(command)
     return command
@@ -143,7 +160,7 @@ def run(deadline: float, command: tuple[str, ...], **given: Any) -> None:
 
 
 @main.command()
-@click.option("--state", type=click.Path(file_okay=False, path_type=Path), default=Settings.state)
+@STATE
 @click.option("--deadline", type=float, default=60, show_default=True, help="Seconds to wait for the end.")
 def stop(state: Path, deadline: float) -> None:
     """Stop the service that was started with the same --state."""
@@ -161,7 +178,7 @@ def stop(state: Path, deadline: float) -> None:
 
 
 def _settings(given: dict[str, Any]) -> Settings:
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = Settings(**given)
     if (pid := _launcher_of(settings.state)) is not None:
         raise click.ClickException(f"the service already runs (process {pid}); `make stop` ends it")
     return settings

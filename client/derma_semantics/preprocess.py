@@ -12,6 +12,7 @@ shorter side, then centre crop), applied to the upright RGB image.
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +112,9 @@ def _open(data: bytes) -> Image.Image:
         supported = ", ".join(IMAGE_FORMATS)
         raise UnsupportedFormat(f"the data is not an image in a supported format ({supported})") from exc
     except Image.DecompressionBombError as exc:
-        raise ImageTooLarge(f"{exc}; the limit is {_megapixels(MAX_PIXELS)} megapixels") from exc
+        # Pillow refuses before it says the size in numbers: "Image size (900000000 pixels) exceeds ..."
+        pixels = int(re.findall(r"\d+", str(exc))[0])
+        raise ImageTooLarge(_too_many(pixels)) from exc
     except Exception as exc:  # a damaged header fails in as many ways as there are formats
         raise CorruptImage(f"the image header is damaged: {exc}") from exc
 
@@ -129,10 +132,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 def _check_size(size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
-        raise ImageTooLarge(
-            f"the image is {width} x {height} ({_megapixels(width * height)} megapixels); "
-            f"the limit is {_megapixels(MAX_PIXELS)} megapixels"
-        )
+        raise ImageTooLarge(_too_many(width * height))
     if min(size) < MIN_SIDE:
         raise ImageTooSmall(f"the image is {width} x {height}; each side needs at least {MIN_SIDE} pixels")
     # Resizing the shorter side to 224 would make a small strip into gigabytes.
@@ -156,5 +156,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     raise UnsupportedFormat(f"pixels of mode {image.mode} cannot be read as RGB")
 
 
-def _megapixels(pixels: int) -> str:
-    return f"{pixels / 1e6:.0f}"
+def _too_many(pixels: int) -> str:
+    return f"the image has {pixels / 1e6:.1f} megapixels; the limit is {MAX_PIXELS / 1e6:.0f}"

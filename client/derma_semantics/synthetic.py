@@ -95,7 +95,7 @@ def _skin(rng: np.random.Generator, size: tuple[int, int]) -> Array:
 def _pigment(rng: np.random.Generator, size: tuple[int, int]) -> Array:
     """One to four colours in blotches."""
     colours = rng.permutation(np.array(PIGMENT, dtype=np.float64))[: rng.integers(1, 5)]
-    canvas = np.broadcast_to(colours[0], (size[1], size[0], 3)).copy()
+    canvas: Array = np.broadcast_to(colours[0], (size[1], size[0], 3)).copy()
     for colour in colours[1:]:
         share = 1 / (1 + np.exp(-6 * (_clouds(rng, size, 5) - 0.4)))
         canvas += share[..., None] * (colour - canvas)

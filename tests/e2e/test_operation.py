@@ -38,6 +38,7 @@ def load(url, image):
                     answers.append(own.classify(image))
                 except Exception as exc:
                     failures.append(exc)
+                    done.wait(0.05)  # as a client that backs off, not one that hammers
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
