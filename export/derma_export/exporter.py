@@ -1,6 +1,9 @@
 """From a bundle to a version in a model repository, with the gate between.
 
-version = export_bundle(Bundle.open("training/bundles/derma-mini"), Path("model_repository"))
+    bundle = Bundle.open("training/bundles/derma-mini")
+    version = export_bundle(bundle, Path("model_repository"), synthetic_samples())
+
+A graph that fails the gate is never written.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """What a graph must show before it may be written to a model repository.
 
-report = compare(classifier(pixels), candidate(pixels), LIMITS["fp32"])
-report.require()          # raises GateFailed, naming the worst images
+    report = compare(classifier(pixels), candidate(pixels), LIMITS["fp32"])
+    report.require(names)     # raises GateFailed, naming the worst images
+
+Limits stand in one table, by precision.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """A classifier as one ONNX graph.
 
-export_onnx(Classifier.from_bundle(bundle), Path("model.onnx"))
-answers = OnnxClassifier(Path("model.onnx"))(pixels)     # same Answers as in PyTorch
+    export_onnx(Classifier.from_bundle(bundle), Path("model.onnx"))
+    answers = OnnxClassifier(Path("model.onnx"))(pixels)     # same Answers as in PyTorch
+
+Input and outputs are named as in ``contract.NETWORK``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """ISIC 2018 Task 3 as a table, split by lesion.
 
-parts = split_by_lesion(read_isic2018(folder), seed=0)
-pixels = load_pixels(parts.test)                        # uint8 (N, 224, 224, 3)
+    parts = split_by_lesion(read_isic2018(folder), seed=0)
+    pixels = load_pixels(parts.test)                    # uint8 (N, 224, 224, 3)
+
+Photographs of one lesion never stand in two parts.
 """
 
 from __future__ import annotations

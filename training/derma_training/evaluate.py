@@ -1,6 +1,9 @@
 """A bundle's answers to labelled images, measured.
 
-report = evaluate(Bundle.open(folder), parts.test)
+    report = evaluate(Bundle.open(folder), parts.test)
+    print(summary(report))
+
+The answers measured are those of the network that is exported.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The loss is the image-to-text half of contrastive learning with one text a
 condition: every image is drawn to its own condition's definition and away from
 the other six (UniCL's form for labelled data, Yang et al., arXiv 2204.03610).
-Conditions are drawn with probability n^0.5 and the remaining imbalance is
-corrected by logit adjustment (Menon et al., arXiv 2007.07314).
+A condition with n images is drawn in proportion to a power of n, and the imbalance
+that remains is corrected by logit adjustment (Menon et al., arXiv 2007.07314).
 """
 
 from __future__ import annotations
