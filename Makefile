@@ -36,7 +36,8 @@ setup: .venv/ready .triton/ready ## Make both environments: the project's and th
 
 .PHONY: demo
 demo: exported .run/synthetic ## Classify IMAGE (a file or folder; default: drawn pictures) and stop again
-	$(LAUNCHER) run -- $(BIN)/derma classify $(IMAGE)
+	@test -e "$(IMAGE)" || { echo "IMAGE=$(IMAGE) does not exist"; exit 2; }
+	$(LAUNCHER) run -- $(BIN)/derma classify "$(IMAGE)"
 
 .run/synthetic: | setup
 	$(BIN)/python -m derma_semantics.synthetic $@

@@ -24,6 +24,7 @@ from typing import Any
 
 import click
 
+from derma_semantics.client import DEFAULT_URL
 from derma_semantics.errors import DermaError, ServiceUnavailable
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
@@ -48,6 +49,7 @@ class Service:
         """Start, and return when the public model answers, or when told to stop."""
         self.server.start()
         _write_state(self.settings)
+        logger.info("Triton starts; its log is %s", self.settings.log)
         self.server.wait_until_ready(self.deadline, self.stopping)
 
     def supervise(self) -> None:
@@ -107,6 +109,7 @@ def _options(command: Any) -> Any:
         *(
             click.option(
                 f"--{name}-port",
+                type=click.IntRange(0, 65535),
                 default=getattr(Settings, f"{name}_port"),
                 show_default=True,
                 envvar=f"{name.upper()}_PORT",
@@ -179,6 +182,9 @@ def stop(state: Path, deadline: float) -> None:
 
 def _settings(given: dict[str, Any]) -> Settings:
     settings = Settings(**given)
+    ports = [settings.http_port, settings.grpc_port, settings.metrics_port]
+    if len(set(ports)) < len([port for port in ports if port]):
+        raise click.UsageError(f"HTTP, gRPC and metrics need different ports, got {ports}")
     if (pid := _launcher_of(settings.state)) is not None:
         raise click.ClickException(f"the service already runs (process {pid}); `make stop` ends it")
     return settings
@@ -194,6 +200,8 @@ def _announce(settings: Settings) -> None:
     click.echo(f"HTTP     http://{settings.host}:{settings.http_port}")
     click.echo(f"metrics  http://{settings.host}:{settings.metrics_port}/metrics")
     click.echo(f"log      {settings.log}")
+    if settings.grpc_url != DEFAULT_URL:
+        click.echo(f"clients  export DERMA_URL={settings.grpc_url}")
     click.echo("ready; Ctrl-C stops the service")
 
 

@@ -172,7 +172,7 @@ def _check_ports(settings: Settings) -> None:
                 option = name.replace("_", "-")
                 raise ServiceUnavailable(
                     f"port {getattr(settings, name)} cannot be used ({exc.strerror}): "
-                    f"stop what listens there or choose another with --{option}"
+                    f"stop what listens there or choose another ({name.upper()} or --{option})"
                 ) from exc
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from derma_semantics.conditions import CONDITIONS, Condition, RiskLevel
     from derma_semantics.contract import Triage
     from derma_semantics.diagnosis import Diagnosis, Finding, ServedBundle
+    from derma_semantics.errors import DermaError
 
 _HOMES = {
     "AsyncDermaClient": "client",
@@ -25,6 +26,7 @@ _HOMES = {
     "Condition": "conditions",
     "RiskLevel": "conditions",
     "Triage": "contract",
+    "DermaError": "errors",
     "Diagnosis": "diagnosis",
     "Finding": "diagnosis",
     "ServedBundle": "diagnosis",
@@ -35,6 +37,7 @@ __all__ = [
     "AsyncDermaClient",
     "Condition",
     "DermaClient",
+    "DermaError",
     "Diagnosis",
     "Finding",
     "RiskLevel",

@@ -20,7 +20,6 @@ from typing import Any
 import click
 
 from derma_semantics.client import DEFAULT_TIMEOUT, DEFAULT_URL, IN_FLIGHT, DermaClient
-from derma_semantics.conditions import RiskLevel
 from derma_semantics.contract import CLASSIFIER, IMAGE_SUFFIXES, Triage
 from derma_semantics.diagnosis import Diagnosis
 from derma_semantics.errors import DermaError, Overloaded, ServiceUnavailable
@@ -48,7 +47,13 @@ def main() -> None:
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @URL
-@click.option("--timeout", default=DEFAULT_TIMEOUT, show_default=True, help="Seconds an image.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_TIMEOUT,
+    show_default=True,
+    help="Seconds an image.",
+)
 @JSON
 def classify(images: tuple[Path, ...], url: str, timeout: float, as_json: bool) -> None:
     """Rank the seven conditions for each image.
@@ -106,7 +111,7 @@ def _expand(given: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             paths.append(path)
             continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         if not found:
             raise click.UsageError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
         paths.extend(found)
@@ -136,9 +141,9 @@ def _readable(path: Path, answer: Diagnosis | Exception) -> str:
 
 
 def _alert(answer: Diagnosis) -> str | None:
-    """Red where triage is urgent or a cancer ranks first, amber for review."""
+    """Red for high risk, amber for review."""
     best = answer.top.condition
-    if answer.triage is Triage.URGENT or best.risk is RiskLevel.HIGH:
+    if answer.high_risk:
         text = f"  HIGH RISK: best match {best.name}, triage {answer.triage.name.lower()}"
         return click.style(text, fg="red", bold=True)
     if answer.triage is Triage.REVIEW:
@@ -177,5 +182,6 @@ def _readable_status(report: dict[str, Any]) -> str:
 
 
 def _unavailable(error: Exception) -> Any:
-    click.echo(f"error: {error}\nStart the service with `make serve`.", err=True)
+    hint = "Is the address right (--url, DERMA_URL)? `make serve` starts a service."
+    click.echo(f"error: {error}\n{hint}", err=True)
     sys.exit(3)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from derma_semantics.conditions import CONDITIONS, Condition
+from derma_semantics.conditions import CONDITIONS, Condition, RiskLevel
 from derma_semantics.contract import Triage
 
 
@@ -59,6 +59,11 @@ class Diagnosis:
         """The most probable condition."""
         return self.differential[0]
 
+    @property
+    def high_risk(self) -> bool:
+        """The alert: triage is urgent, or melanoma or basal cell carcinoma ranks first."""
+        return self.triage is Triage.URGENT or self.top.condition.risk is RiskLevel.HIGH
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the embedding, as JSON types."""
         return {
@@ -66,6 +71,7 @@ class Diagnosis:
             "probabilities": {f.condition.code: f.probability for f in self.differential},
             "risk": self.risk,
             "triage": self.triage.name.lower(),
+            "high_risk": self.high_risk,
             "bundle": self.bundle.name,
             "bundle_digest": self.bundle.digest,
             "precision": self.bundle.precision,

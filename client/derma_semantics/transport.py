@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -88,11 +89,14 @@ class GrpcTransport:
 
 
 class GrpcAsyncTransport:
-    """The asyncio twin of ``GrpcTransport``."""
+    """The asyncio twin of ``GrpcTransport``; it connects in the loop that first uses it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._client = triton_aio.InferenceServerClient(url)
+
+    @cached_property
+    def _client(self) -> Any:
+        return triton_aio.InferenceServerClient(self.url)
 
     async def infer(self, image: bytes, timeout: float) -> Outputs:
         with translated(self.url):

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
+from derma_export.repository import is_newest
 from derma_semantics.contract import NETWORK
 from derma_semantics.errors import DermaError
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
+from derma_training.bundle import Bundle, BundleError
 
 
 @click.command(help=help_text(__doc__))
@@ -39,25 +42,30 @@ from derma_semantics.transport import ModelControl
 @click.option("--if-needed", is_flag=True, help="Do nothing if the newest version holds this bundle.")
 def main(folder: Path, repository: Path, images: Path | None, load: str | None, if_needed: bool) -> None:
     logging.getLogger().setLevel(logging.ERROR)
-    # Imported here so that --help answers at once.
-    from derma_export.exporter import export_bundle, is_newest
-    from derma_export.gate import GateFailed, folder_samples, synthetic_samples
-    from derma_training.bundle import Bundle, BundleError
-
+    if find_spec("onnx") is None:
+        raise click.ClickException("this command needs more packages: pip install 'derma-semantics[export]'")
     try:
         bundle = Bundle.open(folder)
         if if_needed and is_newest(repository, bundle):
-            click.echo(f"{repository} holds {bundle.name} ({bundle.digest[:12]}) already")
-            return
-        click.echo(f"bundle {bundle.name} ({bundle.digest[:12]})")
-        samples = folder_samples(images) if images else synthetic_samples()
-        version = export_bundle(bundle, repository, samples, say=click.echo)
-    except (BundleError, GateFailed, DermaError, ValueError) as exc:
+            click.echo(f"{repository.resolve()} holds {bundle.name} ({bundle.digest[:12]}) already")
+        else:
+            version = _export(bundle, repository, images)
+            click.echo(f"wrote version {version} to {repository.resolve()}")
+    except (BundleError, DermaError, RuntimeError, ValueError) as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(1)
-    click.echo(f"wrote version {version} to {repository}")
     if load:
         _load(load)
+
+
+def _export(bundle: Bundle, repository: Path, images: Path | None) -> int:
+    # Imported here so that --help and --if-needed answer at once.
+    from derma_export.exporter import export_bundle
+    from derma_export.gate import folder_samples, synthetic_samples
+
+    click.echo(f"bundle {bundle.name} ({bundle.digest[:12]})")
+    samples = folder_samples(images) if images else synthetic_samples()
+    return export_bundle(bundle, repository, samples, say=click.echo)
 
 
 def _load(url: str) -> None:

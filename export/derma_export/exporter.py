@@ -19,11 +19,10 @@ import torch
 
 from derma_export import gate
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
-from derma_export.repository import GRAPH, install, newest, prepare, stamped_parameters
+from derma_export.repository import GRAPH, PRECISION, install, parameters, prepare
 from derma_training.bundle import Bundle, sha256
 from derma_training.classifier import Answers, Classifier
 
-PRECISION = "fp32"
 Runner = Callable[[torch.Tensor], Answers]
 
 
@@ -72,26 +71,6 @@ def export_bundle(
             parameters(bundle),
             classifier.text.shape[1],
         )
-
-
-def is_newest(repository: Path, bundle: Bundle) -> bool:
-    """Whether the highest version was made from this bundle, and the configuration says so."""
-    expected, manifest = parameters(bundle), newest(repository)
-    return (
-        manifest is not None
-        and expected.items() <= manifest.items()
-        and expected.items() <= stamped_parameters(repository).items()
-    )
-
-
-def parameters(bundle: Bundle) -> dict[str, str]:
-    """Values of ``contract.PARAMETERS`` for the network's configuration."""
-    return {
-        "bundle_name": bundle.name,
-        "bundle_digest": bundle.digest,
-        "prompts_digest": bundle.prompts_digest,
-        "precision": PRECISION,
-    }
 
 
 def _manifest(bundle: Bundle, graph: Path, evidence: dict[str, Any]) -> dict[str, Any]:

@@ -25,9 +25,11 @@ from tritonclient.grpc import model_config_pb2
 
 from derma_semantics.conditions import CODES
 from derma_semantics.contract import MODELS, NETWORK
+from derma_training.bundle import Bundle
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_repository"
 GRAPH = "model.onnx"
+PRECISION = "fp32"
 MANIFEST = "manifest.json"
 
 
@@ -60,6 +62,26 @@ def newest(repository: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def parameters(bundle: Bundle) -> dict[str, str]:
+    """Values of ``contract.PARAMETERS`` for the network's configuration."""
+    return {
+        "bundle_name": bundle.name,
+        "bundle_digest": bundle.digest,
+        "prompts_digest": bundle.prompts_digest,
+        "precision": PRECISION,
+    }
+
+
+def is_newest(repository: Path, bundle: Bundle) -> bool:
+    """Whether the highest version was made from this bundle, and the configuration says so."""
+    expected, manifest = parameters(bundle), newest(repository)
+    return (
+        manifest is not None
+        and expected.items() <= manifest.items()
+        and expected.items() <= stamped_parameters(repository).items()
+    )
+
+
 def stamped_parameters(repository: Path) -> dict[str, str]:
     """The parameters that the network's configuration states."""
     config = _parse((repository / NETWORK.name / "config.pbtxt").read_text())
@@ -70,21 +92,21 @@ def install(
     repository: Path,
     graph: Path,
     manifest: dict[str, Any],
-    parameters: Mapping[str, str],
+    values: Mapping[str, str],
     embedding_size: int,
 ) -> int:
     """Add ``graph`` as the next version and stamp the configuration.
 
     Args:
         manifest: written beside the graph; the version number is added.
-        parameters: values of the configuration's ``parameters``.
+        values: of the configuration's ``parameters``.
 
     Returns:
         The new version number.
     """
     model = repository / NETWORK.name
     with _locked(model):
-        stamped = stamp((model / "config.pbtxt").read_text(), parameters, embedding_size)
+        stamped = stamp((model / "config.pbtxt").read_text(), values, embedding_size)
         version = max((int(folder.name) for folder in _versions(model)), default=0) + 1
         incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=model))
         try:
@@ -101,14 +123,14 @@ def install(
     return version
 
 
-def stamp(text: str, parameters: Mapping[str, str], embedding_size: int) -> str:
+def stamp(text: str, values: Mapping[str, str], embedding_size: int) -> str:
     """Put the bundle's values into a configuration's text.
 
     Raises:
         ValueError: the text lacks one of them.
     """
     expected = _parse(text)
-    for key, value in parameters.items():
+    for key, value in values.items():
         expected.parameters[key].string_value = value
         pattern = rf'(key:\s*"{key}"\s*value\s*\{{\s*string_value:\s*")[^"]*(")'
         text = re.sub(pattern, lambda m, v=value: f"{m[1]}{v}{m[2]}", text)  # type: ignore[misc]
@@ -117,7 +139,7 @@ def stamp(text: str, parameters: Mapping[str, str], embedding_size: int) -> str:
             output.dims[:] = [embedding_size]
     text = re.sub(r'(name:\s*"EMBEDDING"[^}]*?dims:\s*\[)[^\]]*(\])', rf"\1 {embedding_size} \2", text)
     if _parse(text) != expected:
-        raise ValueError(f"config.pbtxt must declare EMBEDDING and the parameters {', '.join(parameters)}")
+        raise ValueError(f"config.pbtxt must declare EMBEDDING and the parameters {', '.join(values)}")
     return text
 
 

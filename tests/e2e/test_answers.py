@@ -1,5 +1,6 @@
 """A real Triton gives the answers that PyTorch gives, and refuses what it must, one by one."""
 
+import asyncio
 import io
 import json
 import struct
@@ -196,6 +197,35 @@ def test_http_answers_the_same(service, client, jpeg):
     )
     answer = json.loads(urllib.request.urlopen(request, timeout=30).read())
     assert answer["outputs"][0]["data"][0] == pytest.approx(client.classify(jpeg(1)).risk, abs=1e-6)
+
+
+def test_http_takes_a_photograph_as_it_is(service, client, jpeg):
+    """The README's curl line."""
+    request = urllib.request.Request(
+        f"{service.http}/v2/models/derma_classifier/infer",
+        jpeg(1),
+        {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        size = int(answer.headers["Inference-Header-Content-Length"])
+        head, body = json.loads(answer.read(size)), answer.read()
+    offset = 0
+    for output in head["outputs"]:
+        length = output["parameters"]["binary_data_size"]
+        if output["name"] == "RISK":
+            (risk,) = struct.unpack("<f", body[offset : offset + length])
+        offset += length
+    assert risk == pytest.approx(client.classify(jpeg(1)).risk, abs=1e-6)
+
+
+def test_an_async_client_may_be_made_before_its_loop(service, jpeg):
+    client = AsyncDermaClient(service.url)
+
+    async def ask():
+        async with client:
+            return await client.classify(jpeg(0))
+
+    assert asyncio.run(ask()).risk >= 0
 
 
 def test_a_deadline_is_kept(client, jpeg):

@@ -102,7 +102,9 @@ def test_diagnosis_is_ranked_and_typed():
     assert diagnosis.risk == pytest.approx(0.8)
     assert diagnosis.triage is Triage.URGENT
     assert (diagnosis.bundle.name, diagnosis.bundle.version) == ("mini", "3")
+    assert diagnosis.high_risk
     assert diagnosis.to_dict()["condition"] == "BCC"
+    assert diagnosis.to_dict()["high_risk"] is True
 
 
 def test_lists_keep_their_order():

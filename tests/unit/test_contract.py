@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from derma_export.exporter import parameters
+from derma_export.repository import parameters
 from derma_semantics import contract
 from derma_semantics.conditions import CODES, CONDITIONS, RiskLevel, by_code
 from derma_training.bundle import Bundle

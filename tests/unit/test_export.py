@@ -107,7 +107,7 @@ def test_failed_bundle_exits_1(mini, tmp_path):
 
 def test_export_writes_a_whole_version(mini, samples, tmp_path):
     bundle, target = Bundle.open(mini), tmp_path / "models"
-    assert not exporter.is_newest(target, bundle)
+    assert not repository.is_newest(target, bundle)
     assert exporter.export_bundle(bundle, target, samples, say=lambda _: None) == 1
     assert {p.name for p in target.iterdir()} == {m.name for m in MODELS}
     manifest = json.loads((target / NETWORK.name / "1" / "manifest.json").read_text())
@@ -122,11 +122,11 @@ def test_export_writes_a_whole_version(mini, samples, tmp_path):
         (target / NETWORK.name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
     assert config.parameters["bundle_digest"].string_value == bundle.digest
-    assert exporter.is_newest(target, bundle)
+    assert repository.is_newest(target, bundle)
     config_file = target / NETWORK.name / "config.pbtxt"
     right = config_file.read_text()
     config_file.write_text(right.replace(bundle.digest, "0" * 64))
-    assert not exporter.is_newest(target, bundle)
+    assert not repository.is_newest(target, bundle)
     config_file.write_text(right)
     result = click.testing.CliRunner().invoke(main, [str(mini), "--repository", str(target), "--if-needed"])
     assert result.exit_code == 0

@@ -15,6 +15,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -34,6 +35,8 @@ DATA = click.option(
 @click.group(help=help_text(__doc__))
 def main() -> None:
     logging.getLogger().setLevel(logging.ERROR)
+    if find_spec("open_clip") is None:
+        raise click.ClickException("this command needs more packages: pip install 'derma-semantics[train]'")
 
 
 @main.command()
