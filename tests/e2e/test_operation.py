@@ -1,5 +1,6 @@
 """The service's life: new versions, dead processes, start and stop."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from derma_semantics import DermaClient
-from derma_semantics.errors import ServiceUnavailable
+from derma_semantics import AsyncDermaClient, DermaClient, Diagnosis
+from derma_semantics.errors import Overloaded, ServiceUnavailable
 from derma_training.bundle import Bundle, seal
 
 
@@ -90,6 +91,17 @@ def test_killed_triton_is_restarted(until, service, client, jpeg):
     until(lambda: not client.ready(timeout=1), 5, "readiness turns false")
     until(lambda: client.ready(timeout=1), 60, "Triton starts again")
     assert client.classify(jpeg(2)).risk == pytest.approx(expected, abs=1e-5)
+
+
+async def test_full_queue_is_refused_as_overload(service, client, jpeg):
+    """Far more requests at once than the queues hold: answered or refused, none left hanging."""
+    async with AsyncDermaClient(service.url, timeout=200) as flood:
+        asked = [flood.classify(jpeg(0)) for _ in range(900)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    kinds = {type(outcome) for outcome in outcomes}
+    assert kinds == {Diagnosis, Overloaded}
+    assert any("maximum queue size" in str(o) for o in outcomes if isinstance(o, Overloaded))
+    assert client.classify(jpeg(0)).risk >= 0
 
 
 def test_status_says_what_is_served(derma, client):

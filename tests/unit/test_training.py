@@ -232,6 +232,13 @@ def test_training_learns_and_resumes(tiny_task, tmp_path):
         assert torch.equal(a, b), name
 
 
+def test_too_few_images_are_refused(tiny_task, tmp_path):
+    """Rather than sealing a model that no step has trained."""
+    folder, task = tiny_task
+    with pytest.raises(ValueError, match="12 training images do not fill one batch of 13"):
+        train(folder, task, tmp_path, Phase("tiny", 1, 1e-4, 1.0, batch_size=13))
+
+
 def test_a_checkpoint_of_another_run_is_refused(tiny_task, tmp_path):
     folder, task = tiny_task
     train(folder, task, tmp_path, Phase("tiny", 1, 1e-4, 1.0, batch_size=4))

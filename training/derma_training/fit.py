@@ -80,8 +80,11 @@ def fit(
         inputs: identifies what else the result depends on, e.g. digests of data and vocabulary.
 
     Raises:
-        ValueError: the checkpoint belongs to a run with other settings or inputs.
+        ValueError: the checkpoint belongs to a run with other settings or inputs, or there are
+            too few images for one batch.
     """
+    if len(data.labels) < phase.batch_size:
+        raise ValueError(f"{len(data.labels)} training images do not fill one batch of {phase.batch_size}")
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(_groups(model, phase), weight_decay=phase.weight_decay)
     steps = len(data.labels) // phase.batch_size

@@ -87,7 +87,8 @@ def train_weights(
     # The trainer of vocabularies breaks ties at random: a run keeps the one it began with.
     if not checkpoints.is_dir():
         architecture.write_mini(folder)
-    inputs = f"data {_names_digest(parts.train)} vocabulary {sha256(folder / 'text' / 'vocab.txt')}"
+    vocabulary = sha256(folder / "text" / "vocab.txt")
+    inputs = f"data {_names_digest(parts.train)} start {sha256(start)} vocabulary {vocabulary}"
     data = TrainingSet(load_pixels(parts.train, label="training images"), labels(parts.train))
     tokenizer = load_tokenizer(folder)
     normalise = Normalise(*pixel_statistics(folder))
