@@ -2,6 +2,7 @@
 
     derma classify lesion.jpg
     derma classify photos/ --json
+    derma evaluate --images photos/ --truth GroundTruth.csv --out report/
     derma status
 
 Exit codes: 0 ok, 1 some images failed, 2 usage, 3 service unavailable.
@@ -20,13 +21,15 @@ from typing import Any
 import click
 
 from derma_semantics.client import DEFAULT_TIMEOUT, DEFAULT_URL, IN_FLIGHT, DermaClient
-from derma_semantics.contract import CLASSIFIER, IMAGE_SUFFIXES, Triage
+from derma_semantics.contract import CLASSIFIER, IMAGE_SUFFIXES, SET_COVERAGE, Triage
 from derma_semantics.diagnosis import Diagnosis
 from derma_semantics.errors import DermaError, Overloaded, ServiceUnavailable
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
 
 BAR = 30
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 URL = click.option(
     "--url",
@@ -34,6 +37,13 @@ URL = click.option(
     envvar="DERMA_URL",
     show_default=True,
     help="gRPC address.  [env: DERMA_URL]",
+)
+TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_TIMEOUT,
+    show_default=True,
+    help="Seconds an image.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
@@ -47,13 +57,7 @@ def main() -> None:
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @URL
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=DEFAULT_TIMEOUT,
-    show_default=True,
-    help="Seconds an image.",
-)
+@TIMEOUT
 @JSON
 def classify(images: tuple[Path, ...], url: str, timeout: float, as_json: bool) -> None:
     """Rank the seven conditions for each image.
@@ -72,6 +76,46 @@ def classify(images: tuple[Path, ...], url: str, timeout: float, as_json: bool) 
     if not as_json:
         click.echo("Research use. Not a medical device.")
     sys.exit(1 if failed else 0)
+
+
+@main.command()
+@click.option("--images", type=FOLDER, required=True, help="Folder of <image>.jpg, .jpeg or .png.")
+@click.option(
+    "--truth", type=FILE, required=True, help="CSV: image,MEL,NV,BCC,AKIEC,BKL,DF,VASC; one 1.0 a row."
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write."
+)
+@click.option("--metadata", type=FILE, help="CSV with lesion, age, sex or site of each image.")
+@URL
+@TIMEOUT
+@JSON
+def evaluate(
+    images: Path, truth: Path, out: Path, metadata: Path | None, url: str, timeout: float, as_json: bool
+) -> None:
+    """Measure the served model on labelled images, with the official ISIC scorer as well.
+
+    Called again with the same --out, it asks only for the answers that are missing. Images
+    that the service refuses count as wrong and are listed in errors.csv; the exit code is
+    then 1.
+    """
+    try:
+        from derma_semantics.evaluation.run import evaluate_service
+        from derma_semantics.evaluation.summary import summary
+        from derma_semantics.evaluation.truth import read_truth
+    except ImportError as exc:
+        raise click.ClickException(str(exc)) from exc
+    try:
+        cases = read_truth(truth, images, metadata)
+        with DermaClient(url, timeout=timeout) as client, _progress(len(cases)) as bar:
+            report = evaluate_service(client, cases, out, truth, progress=bar.update)
+    except DermaError as exc:
+        click.echo(f"What was answered is kept in {out}: the same command goes on from there.", err=True)
+        _unavailable(exc)
+    except (ValueError, OSError) as exc:
+        raise click.ClickException(str(exc)) from exc
+    click.echo(json.dumps(report) if as_json else f"{summary(report)}\nreport in {out}")
+    sys.exit(1 if report["unanswered"] else 0)
 
 
 @main.command()
@@ -133,6 +177,8 @@ def _readable(path: Path, answer: Diagnosis | Exception) -> str:
     for finding in answer.differential:
         bar = "█" * round(BAR * finding.probability)
         lines.append(f"  {finding.probability:6.1%}  {bar:<{BAR}}  {finding.condition.name}")
+    possible = ", ".join(condition.code for condition in answer.prediction_set)
+    lines.append(f"  differential at {100 * SET_COVERAGE:.0f} %: {possible}")
     bundle = answer.bundle
     lines.append(
         f"  risk {answer.risk:.3f}   triage {answer.triage.name.lower()}   {bundle.name or bundle.digest}"
@@ -179,6 +225,10 @@ def _readable_status(report: dict[str, Any]) -> str:
         state = row["state"] or "not loaded"
         lines.append(f"  {row['name']:<18} {row['version'] or '-':>3}  {state}  {row['reason']}".rstrip())
     return "\n".join(lines)
+
+
+def _progress(images: int) -> Any:
+    return click.progressbar(length=images, label="asking", show_pos=True, file=sys.stderr)
 
 
 def _unavailable(error: Exception) -> Any:

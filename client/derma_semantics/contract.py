@@ -22,6 +22,8 @@ MAX_ASPECT = 100
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 MAX_BATCH = 32
+# Of PREDICTION_SET: at least this share of the sets holds the true condition.
+SET_COVERAGE = 0.95
 
 
 class Triage(IntEnum):
@@ -56,6 +58,7 @@ _ANSWERS = {
     "PROBABILITIES": Tensor("FP32", (len(CODES),)),
     "RISK": Tensor("FP32", (1,)),
     "TRIAGE": Tensor("INT32", (1,)),
+    "PREDICTION_SET": Tensor("BOOL", (len(CODES),)),
     "EMBEDDING": Tensor("FP32", (-1,)),
     "BUNDLE": Tensor("UINT8", (32,)),
 }

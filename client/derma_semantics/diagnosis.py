@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ class Diagnosis:
         differential: the seven conditions, most probable first.
         risk: probability of a malignant or pre-malignant condition, in [0, 1].
         triage: routine, review or urgent, by the bundle's calibrated thresholds.
+        prediction_set: the conditions that remain possible at ``contract.SET_COVERAGE``, most
+            probable first; never empty.
         embedding: the image's unit vector, fp32, shape (embedding size,).
         bundle: which weights answered.
     """
@@ -51,6 +54,7 @@ class Diagnosis:
     differential: tuple[Finding, ...]
     risk: float
     triage: Triage
+    prediction_set: tuple[Condition, ...]
     embedding: NDArray[np.float32] = field(repr=False, compare=False)
     bundle: ServedBundle
 
@@ -72,6 +76,7 @@ class Diagnosis:
             "risk": self.risk,
             "triage": self.triage.name.lower(),
             "high_risk": self.high_risk,
+            "prediction_set": [condition.code for condition in self.prediction_set],
             "bundle": self.bundle.name,
             "bundle_digest": self.bundle.digest,
             "precision": self.bundle.precision,
@@ -85,10 +90,13 @@ def from_outputs(outputs: Mapping[str, NDArray[Any]], bundle: ServedBundle) -> D
         Finding(condition, float(probability))
         for condition, probability in zip(CONDITIONS, outputs["PROBABILITIES"], strict=True)
     ]
+    ranked = tuple(sorted(findings, key=lambda f: -f.probability))
+    possible = set(compress(CONDITIONS, outputs["PREDICTION_SET"]))
     return Diagnosis(
-        differential=tuple(sorted(findings, key=lambda f: -f.probability)),
+        differential=ranked,
         risk=float(outputs["RISK"][0]),
         triage=Triage(int(outputs["TRIAGE"][0])),
+        prediction_set=tuple(f.condition for f in ranked if f.condition in possible),
         embedding=outputs["EMBEDDING"],
         bundle=bundle,
     )

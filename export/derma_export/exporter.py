@@ -20,6 +20,7 @@ import torch
 from derma_export import gate
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
 from derma_export.repository import GRAPH, PRECISION, install, parameters, prepare
+from derma_semantics.contract import NETWORK
 from derma_training.bundle import Bundle, sha256
 from derma_training.classifier import Answers, Classifier
 
@@ -77,6 +78,7 @@ def _manifest(bundle: Bundle, graph: Path, evidence: dict[str, Any]) -> dict[str
     return {
         **parameters(bundle),
         "graph_digest": sha256(graph),
+        "outputs": list(NETWORK.outputs),
         "files": bundle.manifest["files"],
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "opset": OPSET,

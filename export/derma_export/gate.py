@@ -63,6 +63,7 @@ class Report:
         max_embedding_difference: absolute, over all images.
         top1_disagreements: images whose most probable condition changed.
         triage_disagreements: images whose triage changed.
+        set_disagreements: images whose prediction set changed.
         worst: index of the image with the largest probability difference.
     """
 
@@ -71,6 +72,7 @@ class Report:
     max_embedding_difference: float
     top1_disagreements: tuple[int, ...]
     triage_disagreements: tuple[int, ...]
+    set_disagreements: tuple[int, ...]
     worst: int
     limits: Limits
 
@@ -84,16 +86,24 @@ class Report:
         ):
             if not value <= limit:
                 found.append(f"{what} differ by {value:.2e}, limit {limit:.0e}")
-        for what, changed in (("top-1", self.top1_disagreements), ("triage", self.triage_disagreements)):
+        for what, changed in self._disagreements.items():
             if changed:
                 found.append(f"{what} changed on {len(changed)} of {self.images} images")
         return found
+
+    @property
+    def _disagreements(self) -> dict[str, tuple[int, ...]]:
+        return {
+            "top-1": self.top1_disagreements,
+            "triage": self.triage_disagreements,
+            "prediction set": self.set_disagreements,
+        }
 
     def require(self, names: Sequence[str]) -> None:
         """Raise GateFailed, naming the images, unless every limit holds."""
         if not self.failures:
             return
-        images = {self.worst, *self.top1_disagreements[:5], *self.triage_disagreements[:5]}
+        images = {self.worst, *(i for changed in self._disagreements.values() for i in changed[:5])}
         listed = ", ".join(names[i] for i in sorted(images))
         raise GateFailed(f"{'; '.join(self.failures)} (worst images: {listed})")
 
@@ -107,12 +117,14 @@ def compare(reference: Answers, candidate: Answers, limits: Limits) -> Report:
     difference = (scores[0] - scores[1]).abs().amax(dim=-1)
     top1 = reference.probabilities.argmax(dim=-1) != candidate.probabilities.argmax(dim=-1)
     triage = (reference.triage != candidate.triage).squeeze(-1)
+    sets = (reference.prediction_set != candidate.prediction_set).any(dim=-1)
     return Report(
         images=len(difference),
         max_probability_difference=difference.max().item(),
         max_embedding_difference=(reference.embedding - candidate.embedding).abs().max().item(),
         top1_disagreements=tuple(top1.nonzero().flatten().tolist()),
         triage_disagreements=tuple(triage.nonzero().flatten().tolist()),
+        set_disagreements=tuple(sets.nonzero().flatten().tolist()),
         worst=int(difference.nan_to_num(nan=torch.inf).argmax()),
         limits=limits,
     )

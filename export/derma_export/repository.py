@@ -24,7 +24,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from derma_semantics.conditions import CODES
-from derma_semantics.contract import MODELS, NETWORK
+from derma_semantics.contract import MODELS, NETWORK, Model
 from derma_training.bundle import Bundle
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_repository"
@@ -37,7 +37,8 @@ def prepare(repository: Path) -> None:
     """Give a new repository the project's configurations; an existing one keeps its own.
 
     Raises:
-        ValueError: they are not at hand, because this package was installed without its checkout.
+        ValueError: they are not at hand, because this package was installed without its checkout;
+            or the repository's own are older than the contract.
     """
     for model in MODELS:
         if not (repository / model.name / "config.pbtxt").is_file():
@@ -51,6 +52,7 @@ def prepare(repository: Path) -> None:
                 ignore=shutil.ignore_patterns(*skip),
                 dirs_exist_ok=True,
             )
+        _check_outputs(model, repository / model.name / "config.pbtxt")
 
 
 def newest(repository: Path) -> dict[str, Any] | None:
@@ -73,11 +75,15 @@ def parameters(bundle: Bundle) -> dict[str, str]:
 
 
 def is_newest(repository: Path, bundle: Bundle) -> bool:
-    """Whether the highest version was made from this bundle, and the configuration says so."""
+    """Whether the highest version was made from this bundle, and the configuration says so.
+
+    A version that lacks an output of today's contract is not: servers would refuse to load it.
+    """
     expected, manifest = parameters(bundle), newest(repository)
     return (
         manifest is not None
         and expected.items() <= manifest.items()
+        and set(NETWORK.outputs) <= set(manifest.get("outputs", ()))
         and expected.items() <= stamped_parameters(repository).items()
     )
 
@@ -141,6 +147,14 @@ def stamp(text: str, values: Mapping[str, str], embedding_size: int) -> str:
     if _parse(text) != expected:
         raise ValueError(f"config.pbtxt must declare EMBEDDING and the parameters {', '.join(values)}")
     return text
+
+
+def _check_outputs(model: Model, path: Path) -> None:
+    declared = {output.name for output in _parse(path.read_text()).output}
+    if missing := [name for name in model.outputs if name not in declared]:
+        raise ValueError(
+            f"{path} does not declare {', '.join(missing)}: take it from the project's model_repository"
+        )
 
 
 @contextmanager

@@ -51,6 +51,10 @@ def assert_same(diagnosis, answers):
     assert difference <= TOLERANCE
     assert abs(diagnosis.risk - answers.risk.item()) <= TOLERANCE
     assert diagnosis.triage == answers.triage.item()
+    expected = {
+        code for code, member in zip(CODES, answers.prediction_set[0].tolist(), strict=True) if member
+    }
+    assert {condition.code for condition in diagnosis.prediction_set} == expected
     assert np.abs(diagnosis.embedding - answers.embedding[0].numpy()).max() <= TOLERANCE
     assert diagnosis.top.condition.code == CODES[answers.probabilities.argmax()]
 
@@ -263,9 +267,11 @@ def test_cli_prints_a_differential(derma, jpeg, tmp_path):
     done = derma("classify", tmp_path / "a.jpg", tmp_path)
     assert done.returncode == 0
     assert done.stdout.count("dermatofibroma") >= 2
+    assert done.stdout.count("differential at 95 %: ") == 2
     done = derma("classify", tmp_path, "--json")
     record = json.loads(done.stdout)
     assert record["bundle"] == "derma-mini"
+    assert record["prediction_set"][0] == record["condition"]
     assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 

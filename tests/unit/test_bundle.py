@@ -31,7 +31,7 @@ def test_committed_bundle_is_good_enough(mini):
     assert metrics["split"]["by"] == "lesion"
 
 
-@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "prompts.json", "text/vocab.txt"])
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "prompts.json", "text/package.json"])
 def test_altered_files_are_refused(copy, name):
     path = copy / name
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -82,3 +82,12 @@ def test_digest_follows_the_content(copy):
 def test_impossible_calibrations_are_refused(values):
     with pytest.raises(BundleError):
         Calibration(*values)
+
+
+def test_set_thresholds_follow_the_conditions():
+    calibration = Calibration(prediction_set={"BCC": 0.2, "MEL": 0.1})
+    assert calibration.set_thresholds == [0.1, 0, 0.2, 0, 0, 0, 0]  # not named: always in the set
+    assert Calibration(temperature=2, review=0.1, urgent=0.2).set_thresholds == [0] * 7
+    for wrong in ({"XYZ": 0.1}, {"MEL": 1.1}, {"MEL": -0.1}):
+        with pytest.raises(BundleError, match="prediction_set must give conditions values in"):
+            Calibration(prediction_set=wrong)

@@ -15,7 +15,8 @@ from derma_semantics.errors import CorruptImage, Overloaded, ServiceUnavailable
 def diagnosis(triage=Triage.ROUTINE, top="NV", risk=0.1):
     ranked = sorted(CONDITIONS, key=lambda c: c.code != top)
     findings = tuple(Finding(c, 0.7 if c.code == top else 0.05) for c in ranked)
-    return Diagnosis(findings, risk, triage, None, ServedBundle("ab" * 32, "mini", "fp32", "1"))
+    served = ServedBundle("ab" * 32, "mini", "fp32", "1")
+    return Diagnosis(findings, risk, triage, tuple(ranked[:2]), None, served)
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def test_readable_answer(run):
     for condition in CONDITIONS:
         assert condition.name in result.output
     assert " 70.0%  █████████████████████ " in result.output
+    assert "  differential at 95 %: NV, MEL\n" in result.output
     assert "HIGH RISK" not in result.output
     assert "Not a medical device" in result.output
 
@@ -69,6 +71,7 @@ def test_json_is_one_object_a_line(run):
     result = run({"a.jpg": diagnosis(), "b.jpg": CorruptImage("damaged")}, "a.jpg", "b.jpg", "--json")
     good, bad = map(json.loads, result.output.splitlines())
     assert good["condition"] == "NV"
+    assert good["prediction_set"] == ["NV", "MEL"]
     assert set(good["probabilities"]) == {c.code for c in CONDITIONS}
     assert (bad["error"], bad["message"]) == ("CorruptImage", "damaged")
     assert result.exit_code == 1

@@ -21,6 +21,7 @@ from derma_semantics.preprocess import preprocess
 from derma_semantics.transport import _translate
 
 DIGEST = "ab" * 32
+CODES_OF_XX = np.array([True, False, True, False, False, False, False])  # MEL, BCC
 
 
 class FakeTransport:
@@ -53,6 +54,7 @@ class FakeTransport:
                 "PROBABILITIES": probabilities,
                 "RISK": np.array([0.8], np.float32),
                 "TRIAGE": np.array([2], np.int32),
+                "PREDICTION_SET": probabilities >= np.float32(0.7) if image != b"xx" else CODES_OF_XX,
                 "EMBEDDING": np.ones(4, np.float32) / 2,
                 "BUNDLE": np.frombuffer(bytes.fromhex(self.digest), np.uint8),
             }
@@ -102,9 +104,11 @@ def test_diagnosis_is_ranked_and_typed():
     assert diagnosis.risk == pytest.approx(0.8)
     assert diagnosis.triage is Triage.URGENT
     assert (diagnosis.bundle.name, diagnosis.bundle.version) == ("mini", "3")
+    assert [c.code for c in diagnosis.prediction_set] == ["BCC", "MEL"]  # most probable first
     assert diagnosis.high_risk
     assert diagnosis.to_dict()["condition"] == "BCC"
     assert diagnosis.to_dict()["high_risk"] is True
+    assert diagnosis.to_dict()["prediction_set"] == ["BCC", "MEL"]
 
 
 def test_lists_keep_their_order():

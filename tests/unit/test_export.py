@@ -1,5 +1,6 @@
 """The gate rejects bad graphs; the repository is written in one step or not at all."""
 
+import copy
 import json
 import shutil
 import threading
@@ -12,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 from derma_export import exporter, gate, repository
 from derma_export.cli import main
+from derma_export.graph import OnnxClassifier, export_onnx
 from derma_semantics.contract import MODELS, NETWORK
 from derma_training.bundle import Bundle
 from derma_training.classifier import Answers, Classifier
@@ -69,12 +71,16 @@ def planted(classifier, fault):
                 return answers._replace(risk=answers.risk + 2e-4)
             if fault == "triage":
                 return answers._replace(triage=(answers.triage + 1) % 3)
+            if fault == "prediction set":
+                return answers._replace(prediction_set=answers.prediction_set.logical_not())
             return answers._replace(embedding=-answers.embedding)
 
     return run
 
 
-@pytest.mark.parametrize("fault", ["channels", "mean", "nan", "risk", "triage", "embedding"])
+@pytest.mark.parametrize(
+    "fault", ["channels", "mean", "nan", "risk", "triage", "prediction set", "embedding"]
+)
 def test_gate_rejects_planted_faults(classifier, reference, samples, fault):
     report = gate.compare(reference, planted(classifier, fault)(samples.pixels), gate.LIMITS["fp32"])
     with pytest.raises(gate.GateFailed, match="synthetic"):
@@ -128,10 +134,26 @@ def test_export_writes_a_whole_version(mini, samples, tmp_path):
     config_file.write_text(right.replace(bundle.digest, "0" * 64))
     assert not repository.is_newest(target, bundle)
     config_file.write_text(right)
+    assert repository.is_newest(target, bundle)
+    manifest_file = target / NETWORK.name / "1" / "manifest.json"
+    older = {**manifest, "outputs": [name for name in manifest["outputs"] if name != "PREDICTION_SET"]}
+    for content in (older, {key: value for key, value in manifest.items() if key != "outputs"}):
+        manifest_file.write_text(json.dumps(content))
+        assert not repository.is_newest(target, bundle)
+    manifest_file.write_text(json.dumps(manifest))
     result = click.testing.CliRunner().invoke(main, [str(mini), "--repository", str(target), "--if-needed"])
     assert result.exit_code == 0
     assert "already" in result.output
     assert [p.name for p in (target / NETWORK.name).iterdir() if p.is_dir()] == ["1"]
+
+
+def test_a_repository_older_than_the_contract_is_named(tmp_path):
+    repository.prepare(tmp_path)
+    config = tmp_path / "derma_classifier" / "config.pbtxt"
+    lines = [line for line in config.read_text().splitlines() if 'name: "PREDICTION_SET"' not in line]
+    config.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"derma_classifier/config\.pbtxt does not declare PREDICTION_SET"):
+        repository.prepare(tmp_path)
 
 
 def test_versions_count_up_and_survive_rivals(graph, tmp_path):
@@ -191,7 +213,7 @@ def test_gate_images_from_a_folder(tmp_path, jpeg):
 def test_answers_follow_the_contract(reference):
     assert tuple(name.upper() for name in Answers._fields) == tuple(NETWORK.outputs)
     for tensor, (name, spec) in zip(reference, NETWORK.outputs.items(), strict=True):
-        assert {"FP32": torch.float32, "INT32": torch.int32, "UINT8": torch.uint8}[
+        assert {"FP32": torch.float32, "INT32": torch.int32, "UINT8": torch.uint8, "BOOL": torch.bool}[
             spec.datatype
         ] == tensor.dtype
         assert all(want in (-1, got) for want, got in zip(spec.shape, tensor.shape[1:], strict=True)), name
@@ -205,5 +227,23 @@ def test_risk_and_triage_are_what_they_say(classifier, reference, mini):
     assert torch.allclose(reference.risk, risk, atol=1e-6)
     triage = (reference.risk >= calibration.review).int() + (reference.risk >= calibration.urgent).int()
     assert torch.equal(reference.triage, triage)
+    assert reference.prediction_set.all()  # a bundle without thresholds rules nothing out
     assert torch.allclose(reference.embedding.norm(dim=1), torch.ones(6), atol=1e-5)
     assert bytes(reference.bundle[0].tolist()).hex() == Bundle.open(mini).digest
+
+
+def test_prediction_sets_are_computed_in_the_graph(classifier, samples, tmp_path):
+    """What reaches its threshold, and the most probable condition whatever its probability."""
+    thresholds = [0.05, 0.3, 0.9, 1.0, 0.0, 0.2, 0.5]
+    stricter = copy.deepcopy(classifier)
+    stricter.set_thresholds = torch.tensor(thresholds)
+    export_onnx(stricter, tmp_path / "model.onnx")
+    answers = OnnxClassifier(tmp_path / "model.onnx")(samples.pixels)
+    expected = answers.probabilities >= torch.tensor(thresholds)
+    expected[torch.arange(len(expected)), answers.probabilities.argmax(dim=1)] = True
+    assert torch.equal(answers.prediction_set, expected)
+    assert 0 < expected.float().mean() < 1
+    strictest = copy.deepcopy(classifier)
+    strictest.set_thresholds = torch.ones(7)
+    with torch.inference_mode():
+        assert (strictest(samples.pixels).prediction_set.sum(dim=1) == 1).all()

@@ -21,7 +21,7 @@ from derma_semantics.conditions import CODES, CONDITIONS
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 WEIGHTS = "open_clip_model.safetensors"
-REQUIRED = ("open_clip_config.json", "text/config.json", "prompts.json", "calibration.json")
+REQUIRED = ("open_clip_config.json", "prompts.json", "calibration.json")
 
 
 class BundleError(ValueError):
@@ -34,13 +34,19 @@ class Calibration:
 
     Attributes:
         temperature: divides the logits before the softmax.
+        bias: added to the logits after that, by condition code; 0 for a code that is not named.
         review, urgent: thresholds on RISK, in [0, 1], at or above which TRIAGE is 1, 2.
+        prediction_set: by condition code, the lowest probability, in [0, 1], with which the
+            condition belongs to PREDICTION_SET. A code that is not named always belongs, so
+            that the answer of an older bundle, which names none, is safe.
         report: how they were chosen and what they achieved, for people.
     """
 
     temperature: float = 1.0
+    bias: dict[str, float] = field(default_factory=dict)
     review: float = 0.5
     urgent: float = 0.5
+    prediction_set: dict[str, float] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,6 +56,23 @@ class Calibration:
             raise BundleError(
                 f"thresholds must satisfy 0 <= review <= urgent <= 1, got {self.review}, {self.urgent}"
             )
+        if strange := self.bias.keys() - set(CODES):
+            raise BundleError(f"bias names {', '.join(sorted(strange))}, which is no condition")
+        for code, lowest in self.prediction_set.items():
+            if code not in CODES or not 0 <= lowest <= 1:
+                raise BundleError(
+                    f"prediction_set must give conditions values in [0, 1], got {code}: {lowest}"
+                )
+
+    @property
+    def biases(self) -> list[float]:
+        """``bias`` in the order of ``CODES``."""
+        return [self.bias.get(code, 0.0) for code in CODES]
+
+    @property
+    def set_thresholds(self) -> list[float]:
+        """``prediction_set`` in the order of ``CODES``."""
+        return [self.prediction_set.get(code, 0.0) for code in CODES]
 
 
 @dataclass(frozen=True)

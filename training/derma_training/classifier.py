@@ -24,13 +24,14 @@ class Answers(NamedTuple):
     """The network's outputs, in the order of ``contract.NETWORK.outputs``.
 
     Shapes for a batch of B: probabilities (B, 7) fp32; risk (B, 1) fp32; triage (B, 1)
-    int32; embedding (B, D) fp32, unit length; bundle (B, 32) uint8, the sha256 of the
-    bundle whose weights answered.
+    int32; prediction_set (B, 7) bool; embedding (B, D) fp32, unit length; bundle (B, 32)
+    uint8, the sha256 of the bundle whose weights answered.
     """
 
     probabilities: Tensor
     risk: Tensor
     triage: Tensor
+    prediction_set: Tensor
     embedding: Tensor
     bundle: Tensor
 
@@ -55,7 +56,9 @@ class Classifier(nn.Module):
 
     text: Tensor
     malignant: Tensor
+    bias: Tensor
     thresholds: Tensor
+    set_thresholds: Tensor
     digest: Tensor
 
     def __init__(
@@ -74,7 +77,9 @@ class Classifier(nn.Module):
         thresholds = [calibration.review, calibration.urgent]
         self.register_buffer("text", text.detach().clone())
         self.register_buffer("malignant", torch.tensor([float(c.malignant) for c in CONDITIONS]))
+        self.register_buffer("bias", torch.tensor(calibration.biases))
         self.register_buffer("thresholds", torch.tensor(thresholds))
+        self.register_buffer("set_thresholds", torch.tensor(calibration.set_thresholds))
         self.register_buffer("digest", torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8))
 
     @classmethod
@@ -88,8 +93,11 @@ class Classifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Answers:
         embedding = nn.functional.normalize(self.visual(self.normalise(pixels)), dim=-1)
-        probabilities = (self.scale * embedding @ self.text.T).softmax(dim=-1)
+        probabilities = (self.scale * embedding @ self.text.T + self.bias).softmax(dim=-1)
         risk = (probabilities * self.malignant).sum(dim=-1, keepdim=True)
         triage = (risk >= self.thresholds).sum(dim=-1, keepdim=True, dtype=torch.int32)
+        # The most probable condition always belongs: it can only add coverage, and no set is empty.
+        top = probabilities.amax(dim=-1, keepdim=True)
+        prediction_set = probabilities >= torch.minimum(self.set_thresholds, top)
         bundle = self.digest.expand(pixels.shape[0], -1)
-        return Answers(probabilities, risk, triage, embedding, bundle)
+        return Answers(probabilities, risk, triage, prediction_set, embedding, bundle)

@@ -1,0 +1,41 @@
+"""The model card's paragraph on calibration.
+
+    card = f"# Model card\n\n{calibration_paragraph(calibration)}\n\n**Limits.** ..."
+    card = recalibrated_card(card, another)
+
+It is found again by its heading, and so can be replaced when a bundle is calibrated anew.
+"""
+
+from __future__ import annotations
+
+from derma_training.bundle import Calibration
+
+HEADING = "**Calibration.**"
+PARAGRAPH = """{heading} Temperature {temperature:.3f} and a bias for each condition, from the
+validation part; thresholds from {images} images: {name}.
+RISK at or above {review:.4f} is "review", at or above {urgent:.4f} "urgent". {guarantees}
+{exchangeability} Probabilities assume that the seven conditions are equally frequent; in practice
+most lesions are nevi, so RISK is a score for ranking and triage, not a prevalence."""
+STALE = """What the card says of triage and of calibration error was measured before this calibration:
+`derma-train evaluate` measures it anew."""
+
+
+def calibration_paragraph(calibration: Calibration) -> str:
+    """Thresholds and what they promise."""
+    facts = calibration.report
+    return PARAGRAPH.format(
+        heading=HEADING,
+        temperature=calibration.temperature,
+        review=calibration.review,
+        urgent=calibration.urgent,
+        name=facts["calibration_set"]["name"],
+        images=facts["calibration_set"]["images"],
+        guarantees=" ".join(facts["guarantees"].values()),
+        exchangeability=facts["assumes"]["exchangeability"],
+    )
+
+
+def recalibrated_card(card: str, calibration: Calibration) -> str:
+    """The card with that paragraph replaced; its measurements stay, and are called old."""
+    renewed = f"{calibration_paragraph(calibration)}\n{STALE}"
+    return "\n\n".join(renewed if p.startswith(HEADING) else p for p in card.split("\n\n"))

@@ -1,0 +1,150 @@
+"""What a calibration achieved and what it promises, for ``calibration.json`` and for people.
+
+facts = report(calibration, probabilities, labels, name="calibration part", targets=targets)
+facts["achieved"]["review"]["melanoma"]["sensitivity"]["interval_95"]
+print(readable(calibration))
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from derma_semantics.conditions import CODES
+from derma_semantics.evaluation.metrics import (
+    MALIGNANT,
+    MELANOMA,
+    Floats,
+    Ints,
+    prediction_set_report,
+    rate,
+    triage_report,
+)
+from derma_training.bundle import Calibration
+from derma_training.conformal import GROUPS, in_group, prediction_sets, too_few
+from derma_training.risk_control import fewest_examples
+from derma_training.targets import Targets
+
+METHODS = {
+    "temperature, bias": "bias-corrected temperature scaling on the validation part, conditions weighed "
+    "equally (arXiv 1901.06852)",
+    "review, urgent": "exact binomial tests in fixed sequence, Learn then Test (arXiv 2110.01052), by MAPIE",
+    "prediction_set": "split conformal, LAC score (arXiv 1609.00451), Mondrian by group of conditions (Vovk)",
+}
+ASSUMPTIONS = {
+    "exchangeability": "New images are exchangeable with the calibration images: from the same source, each "
+    "independent of the others. Nothing is guaranteed for another clinic, camera or population.",
+    "prevalence": "Probabilities and RISK are those of a clinic that sees all conditions equally often.",
+    "intervals": "Achieved values are those on the calibration set; intervals are Clopper-Pearson 95 %.",
+}
+
+
+def report(
+    calibration: Calibration, probabilities: Floats, labels: Ints, *, name: str, targets: Targets
+) -> dict[str, Any]:
+    """Targets, achieved values with their counts, guarantees and assumptions.
+
+    Args:
+        probabilities: at the calibration's temperature and bias, shape (N, 7).
+    """
+    risk = probabilities[:, MALIGNANT].sum(axis=1)
+    return {
+        "targets": asdict(targets),
+        "methods": METHODS,
+        "calibration_set": {
+            "name": name,
+            "images": len(labels),
+            "conditions": {code: int((labels == index).sum()) for index, code in enumerate(CODES)},
+        },
+        "achieved": {
+            "review": triage_report(risk >= calibration.review, labels),
+            "urgent": triage_report(risk >= calibration.urgent, labels),
+            "prediction_set": _sets(calibration, probabilities, labels),
+        },
+        "guarantees": {
+            "review": _review(int((labels == MELANOMA).sum()), targets),
+            "urgent": _urgent(int((~MALIGNANT[labels]).sum()), targets),
+            "prediction_set": _set_guarantee(labels, targets),
+        },
+        "assumes": ASSUMPTIONS,
+    }
+
+
+def readable(calibration: Calibration) -> str:
+    """Thresholds, sensitivity beside specificity, and the guarantees in plain words."""
+    achieved, guarantees = calibration.report["achieved"], calibration.report["guarantees"]
+    sets = achieved["prediction_set"]
+    lines = [
+        f"on {calibration.report['calibration_set']['images']} images: "
+        f"{calibration.report['calibration_set']['name']}",
+        f"review  at RISK {calibration.review:.4f}   melanoma    {_both(achieved['review']['melanoma'])}",
+        f"                         malignancy  {_both(achieved['review']['malignancy'])}",
+        f"urgent  at RISK {calibration.urgent:.4f}   malignancy  {_both(achieved['urgent']['malignancy'])}",
+        f"prediction sets          coverage {sets['coverage']['value']:.3f}, "
+        f"mean size {sets['mean_size']:.2f} of {len(CODES)}",
+        "  from  " + "  ".join(f"{code} {low:.4f}" for code, low in calibration.prediction_set.items()),
+        *guarantees.values(),
+        ASSUMPTIONS["exchangeability"],
+    ]
+    return "\n".join(lines)
+
+
+def _sets(calibration: Calibration, probabilities: Floats, labels: Ints) -> dict[str, Any]:
+    sets = prediction_sets(probabilities, calibration.prediction_set)
+    covered = sets[np.arange(len(labels)), labels]
+    groups = {"+".join(group): rate(covered[in_group(group, labels)]) for group in GROUPS}
+    return {**prediction_set_report(sets, labels), "coverage_of_groups": groups}
+
+
+def _review(melanomas: int, targets: Targets) -> str:
+    needed = fewest_examples(targets.sensitivity, targets.confidence)
+    share, confidence = _percent(targets.sensitivity), _percent(targets.confidence)
+    if melanomas < needed:
+        return (
+            f"{_count(melanomas, 'melanoma')} cannot prove a sensitivity of {share} with {confidence} "
+            f"confidence, which takes {needed}: everything is reviewed."
+        )
+    return (
+        f"With {confidence} confidence review finds at least {share} of melanomas and at least {share} of "
+        "malignant and pre-malignant lesions, both at once."
+    )
+
+
+def _urgent(benign: int, targets: Targets) -> str:
+    needed = fewest_examples(targets.specificity, targets.confidence)
+    share, confidence = _percent(targets.specificity), _percent(targets.confidence)
+    if benign < needed:
+        return (
+            f"{_count(benign, 'benign lesion')} cannot prove a specificity of {share} with {confidence} "
+            f"confidence, which takes {needed}: only a RISK of 1 is urgent."
+        )
+    return f"With {confidence} confidence at least {share} of benign lesions are not urgent."
+
+
+def _set_guarantee(labels: Ints, targets: Targets) -> str:
+    sizes = {group: int(in_group(group, labels).sum()) for group in GROUPS}
+    small = [code for group, n in sizes.items() if too_few(n, targets.coverage) for code in group]
+    return (
+        f"Of the images of each group of conditions at least {_percent(targets.coverage)} get a set that "
+        "holds their condition, on average over calibration sets."
+        + (f" Too few examples of {', '.join(small)}: always in the set." if small else "")
+    )
+
+
+def _both(detection: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {detection[name]['value']:.3f} (n={detection[name]['n']})"
+        if detection[name]["n"]
+        else f"{name} unknown"
+        for name in ("sensitivity", "specificity")
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"

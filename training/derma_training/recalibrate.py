@@ -1,0 +1,80 @@
+"""Calibrating a sealed bundle anew: for other targets, or for a clinic's own images.
+
+    bundle = Bundle.open("training/bundles/derma-mini")
+    examples = part_of(bundle, read(data), "calibration")
+    bundle = recalibrate(bundle, examples, name="the bundle's calibration part")
+    bundle.digest                       # new: export it again
+
+The weights stay as they are. Killed at any moment, it leaves the old bundle or the new one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from derma_training.bundle import Bundle, seal, write_calibration
+from derma_training.calibrate import calibrate
+from derma_training.calibration_card import recalibrated_card
+from derma_training.data import Example, deduplicate, labels
+from derma_training.evaluate import answers, split_names
+from derma_training.folders import replace_folder
+from derma_training.scaling import Scaling
+from derma_training.targets import DEFAULTS, Targets
+
+CARD = "MODEL_CARD.md"
+
+
+def recalibrate(
+    bundle: Bundle, examples: Sequence[Example], *, name: str, targets: Targets = DEFAULTS
+) -> Bundle:
+    """Choose thresholds on ``examples``, one a lesion, and seal the bundle with them.
+
+    Temperature and biases stay: thresholds are guaranteed only on images that did not fit them.
+
+    Args:
+        name: what the examples are, for the report.
+
+    Returns:
+        The bundle under its new digest. Metrics stay those of the old calibration.
+    """
+    examples = one_a_lesion(examples)
+    folder = bundle.path.resolve()
+    facts = {key: value for key, value in bundle.manifest.items() if key not in ("schema_version", "files")}
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        draft = shutil.copytree(folder, Path(scratch) / folder.name)
+        probabilities, _ = answers(bundle, examples)
+        scaling = Scaling(bundle.calibration.temperature, tuple(bundle.calibration.biases))
+        truth = labels(examples).numpy()
+        calibration = calibrate(probabilities, truth, scaling, name=name, targets=targets)
+        write_calibration(draft, calibration)
+        if (draft / CARD).is_file():
+            (draft / CARD).write_text(recalibrated_card((draft / CARD).read_text(), calibration))
+        seal(draft, **facts)
+        replace_folder(draft, folder)
+    return Bundle.open(bundle.path)
+
+
+def one_a_lesion(examples: Iterable[Example]) -> list[Example]:
+    """The first image of each lesion: two of the same would count as independent evidence."""
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(example.lesion, example)
+    return list(first.values())
+
+
+def everything_of(examples: Sequence[Example], bundle: Bundle) -> list[Example]:
+    """All examples, each picture once, if they come from elsewhere than the bundle's training images.
+
+    Raises:
+        ValueError: they hold images of the bundle's own split, so training has seen the rest.
+    """
+    known = split_names(bundle)
+    if shared := [e.name for e in examples if e.name in known]:
+        raise ValueError(
+            f"{len(shared)} of these images, e.g. {shared[0]}, belong to the data that {bundle.name} was "
+            "made from, and training saw the rest: leave out --all to use its calibration part"
+        )
+    return deduplicate(examples)
