@@ -65,6 +65,9 @@ CONDITIONS: tuple[Condition, ...] = (
             "an atypical pigment network with irregular streaks, dots and globules",
             "a blue-white veil with regression structures in a dark lesion",
             "malignant melanoma with shiny white structures and atypical vessels",
+            "melanoma, a dangerous skin cancer that can spread",
+            "a black or dark brown patch, lopsided, with a ragged outline, that has changed",
+            "off-centre blotches, pseudopods and radial streaks at the edge",
         ),
     ),
     Condition(
@@ -79,6 +82,9 @@ CONDITIONS: tuple[Condition, ...] = (
             "regular globules of one colour in a round mole",
             "a homogeneous brown or blue naevus that fades at its edge",
             "a common mole with one or two shades of brown",
+            "a benign naevus, a harmless birthmark or mole of pigment cells",
+            "a round or oval brown spot, the same on both sides, with a smooth outline",
+            "a reticular or globular pattern that repeats evenly across the lesion",
         ),
     ),
     Condition(
@@ -93,6 +99,9 @@ CONDITIONS: tuple[Condition, ...] = (
             "blue-gray ovoid nests, leaf-like areas and spoke-wheel structures",
             "a shiny translucent nodule with sharp branching vessels and ulceration",
             "a pink plaque with short fine telangiectasia and multiple small erosions",
+            "basal cell carcinoma, the most common and slowly growing skin cancer",
+            "a shiny pink or pearly bump with thin branching blood vessels",
+            "blue-gray globules and concentric structures without a pigment network",
         ),
     ),
     Condition(
@@ -107,6 +116,9 @@ CONDITIONS: tuple[Condition, ...] = (
             "a rough scaly red patch with white and yellow surface scale",
             "Bowen's disease, an intraepithelial carcinoma with clustered glomerular vessels",
             "rosettes, keratin scale and dotted vessels on sun damaged skin",
+            "actinic keratosis, a precancerous rough spot from long exposure to the sun",
+            "squamous cell carcinoma in situ with coiled vessels and scale",
+            "a dry, crusty, reddish patch on the face, scalp or hands",
         ),
     ),
     Condition(
@@ -121,6 +133,9 @@ CONDITIONS: tuple[Condition, ...] = (
             "a stuck-on waxy plaque with fissures, ridges and a sharp border",
             "solar lentigo with a moth-eaten border and fingerprint-like structures",
             "lichen planus-like keratosis with gray granular peppering",
+            "a benign seborrhoeic keratosis, a harmless growth of older skin",
+            "a brown warty growth with plugs, pits and a surface like a brain",
+            "an age spot, flat and light brown, with a sharp scalloped edge",
         ),
     ),
     Condition(
@@ -135,6 +150,9 @@ CONDITIONS: tuple[Condition, ...] = (
             "a firm brown papule with a pale centre and a fine network around it",
             "a central white network with a ring of light brown pigment",
             "a benign fibrous histiocytoma that dimples when pinched",
+            "dermatofibroma, a harmless hard bump of scar-like tissue",
+            "a small firm nodule on the leg, pale in the middle and brown around",
+            "a white scar-like centre with a faint peripheral network",
         ),
     ),
     Condition(
@@ -149,6 +167,9 @@ CONDITIONS: tuple[Condition, ...] = (
             "an angioma with well defined red lagoons",
             "an angiokeratoma with dark lacunae and a whitish veil",
             "a pyogenic granuloma or haemorrhage, homogeneous and red, without pigment network",
+            "a benign vascular lesion made of blood vessels, such as a haemangioma",
+            "a bright red or purple spot full of blood, harmless",
+            "red lagoons, clotted dark lacunae and no melanin pattern",
         ),
     ),
 )

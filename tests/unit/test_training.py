@@ -1,290 +1,297 @@
-"""Data, metrics, calibration, and a training run that is small but real."""
+"""Training runs that are small but real: they learn, resume after a kill, and share work."""
 
 import csv
-import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
-import click.testing
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from accelerate import Accelerator
 
-from derma_semantics.conditions import CODES, CONDITIONS
-from derma_training import architecture, data
-from derma_training.bundle import Bundle, BundleError
-from derma_training.calibrate import calibrate, fit_temperature
+from derma_semantics.conditions import CONDITIONS
+from derma_training import architecture
+from derma_training.batches import TrainingSet
+from derma_training.checkpoint import restore, trainable
 from derma_training.classifier import Normalise
-from derma_training.cli import main
-from derma_training.fit import Phase, TrainingSet, _sampling, fit
-from derma_training.metrics import (
-    balanced_accuracy,
-    calibration_error,
-    measure,
-    rate,
-    specificity_at,
-    threshold_for_sensitivity,
-)
+from derma_training.config import Augmentation, Balance, Phase
+from derma_training.fit import Run, cosine, fit, parameter_groups
 from derma_training.model import add_lora, build_model, encode_conditions, load_tokenizer
-from derma_training.recipe import make_mini, train_weights
 
-
-@pytest.fixture
-def isic_folder(tmp_path, jpeg):
-    """A tiny data set in the official layout: 20 lesions a condition, some seen twice."""
-    images = tmp_path / data.IMAGES
-    images.mkdir()
-    truth, lesions = [], []
-    for number in range(20 * 7 + 10):
-        lesion = number if number < 140 else number - 140  # the last ten repeat the first ten lesions
-        name = f"ISIC_{number:07d}"
-        (images / f"{name}.jpg").write_bytes(jpeg(number % 3))
-        truth.append([name, *(1.0 if i == lesion % 7 else 0.0 for i in range(7))])
-        lesions.append([f"HAM_{lesion:07d}", name])
-    write_csv(tmp_path / data.TRUTH, ["image", *CODES], truth)
-    write_csv(tmp_path / "HAM10000_metadata.csv", ["lesion_id", "image_id"], lesions)
-    return tmp_path
-
-
-def write_csv(path, header, rows):
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-
-
-def test_split_keeps_lesions_together(isic_folder):
-    examples = data.read_isic2018(isic_folder)
-    parts = data.split_by_lesion(examples, seed=3)
-    lesions = [{e.lesion for e in part} for part in (parts.train, parts.calibration, parts.test)]
-    assert not (lesions[0] & lesions[1] or lesions[0] & lesions[2] or lesions[1] & lesions[2])
-    assert sum(len(part) for part in (parts.train, parts.calibration, parts.test)) == len(examples) == 150
-    for part in (parts.calibration, parts.test):
-        counts = torch.bincount(data.labels(part), minlength=7)
-        assert (counts >= 2).all()  # a tenth of twenty lesions
-    assert data.split_by_lesion(examples, seed=3) == parts
-    assert data.split_by_lesion(examples, seed=4) != parts
-
-
-def test_pixels_are_those_of_preprocessing(isic_folder, jpeg):
-    from derma_semantics.preprocess import preprocess
-
-    pixels = data.load_pixels(data.read_isic2018(isic_folder)[:2])
-    assert pixels.dtype == torch.uint8
-    assert (pixels[1].numpy() == preprocess(jpeg(1))).all()
-
-
-def test_bad_data_is_named(isic_folder):
-    examples = data.read_isic2018(isic_folder)
-    examples[5].path.write_bytes(b"not an image")
-    with pytest.raises(ValueError, match=r"ISIC_0000005.jpg: .*not an image"):
-        data.load_pixels(examples)
-    examples[6].path.unlink()
-    with pytest.raises(ValueError, match="lacks 1 of 150 images, e.g. ISIC_0000006.jpg"):
-        data.read_isic2018(isic_folder)
-    (isic_folder / "HAM10000_metadata.csv").unlink()
-    with pytest.raises(ValueError, match="no lesion table"):
-        data.read_isic2018(isic_folder)
-    result = click.testing.CliRunner().invoke(
-        main, ["fit", "--data", str(isic_folder), "--start", __file__, "--out", str(isic_folder / "out")]
-    )
-    assert result.exit_code == 1
-    assert "no lesion table" in result.output
-
-
-def test_held_out_images_are_picked_by_name(isic_folder):
-    """Whatever else a user's copy of the data holds."""
-    examples = data.read_isic2018(isic_folder)
-    picked = data.pick(examples, ["ISIC_0000003", "ISIC_0000001"])
-    assert [e.path.stem for e in picked] == ["ISIC_0000003", "ISIC_0000001"]
-    with pytest.raises(ValueError, match="lacks 1 of 2 images, e.g. ISIC_9999999"):
-        data.pick(examples, ["ISIC_0000003", "ISIC_9999999"])
-
-
-def test_lesion_with_two_conditions_is_refused(isic_folder):
-    examples = data.read_isic2018(isic_folder)
-    twisted = [*examples, data.Example(examples[0].path, examples[0].lesion, 1 - examples[0].condition)]
-    with pytest.raises(ValueError, match="two conditions"):
-        for seed in range(20):
-            data.split_by_lesion(twisted, seed=seed)
-
-
-def test_metrics_by_hand():
-    labels = np.array([0, 0, 0, 0, 1, 1])
-    predicted = np.array([0, 0, 0, 1, 1, 0])
-    assert balanced_accuracy(predicted, labels) == pytest.approx((3 / 4 + 1 / 2) / 2)
-    assert rate(np.array([True] * 19 + [False]))["value"] == 0.95
-    low, high = rate(np.array([True] * 19 + [False]))["interval_95"]
-    assert (low, high) == (pytest.approx(0.7513, abs=1e-3), pytest.approx(0.9987, abs=1e-3))
-    assert rate(np.array([], bool))["value"] is None
-    scores = np.array([0.9, 0.8, 0.3, 0.7, 0.2, 0.1])
-    truth = np.array([True, True, True, False, False, False])
-    assert threshold_for_sensitivity(scores, truth, 0.6) == 0.8
-    assert specificity_at(scores, truth, 0.6) == 1.0
-    assert specificity_at(scores, truth, 1.0) == pytest.approx(2 / 3)
-
-
-def test_calibration_error_by_hand():
-    probabilities = np.zeros((4, 7))
-    probabilities[:, 0], probabilities[:, 1] = 0.8, 0.2
-    assert calibration_error(probabilities, np.array([0, 0, 0, 1])) == pytest.approx(0.05)
-
-
-def test_report_names_sensitivity_only_beside_specificity():
-    rng = np.random.default_rng(0)
-    labels = np.arange(140) % 7
-    report = measure(rng.dirichlet(np.ones(7), 140), labels)
-    assert set(report["melanoma"]) == {"sensitivity", "specificity"}
-    low, high = report["balanced_accuracy"]["interval_95"]
-    assert low < report["balanced_accuracy"]["value"] < high
-
-
-def test_temperature_is_recovered():
-    rng = np.random.default_rng(1)
-    logits = rng.normal(0, 2, (4000, 7))
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    labels = np.array([rng.choice(7, p=p) for p in probabilities])
-    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.1)
-    assert fit_temperature(3 * logits, labels) == pytest.approx(3, abs=0.3)
-
-
-def test_calibration_meets_its_targets_where_it_was_made():
-    rng = np.random.default_rng(2)
-    labels = rng.integers(0, 7, 700)
-    logits = rng.normal(0, 1, (700, 7))
-    logits[np.arange(700), labels] += 1.5
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    probabilities[:5, 6] = 0  # as fp32 underflows
-    calibration = calibrate(probabilities, labels, name="drawn")
-    achieved = calibration.report["achieved"]
-    assert achieved["review"]["melanoma"]["sensitivity"]["value"] >= 0.95
-    assert achieved["review"]["malignancy"]["sensitivity"]["value"] >= 0.95
-    assert achieved["urgent"]["malignancy"]["specificity"]["value"] >= 0.95
-    assert 0 < calibration.review < calibration.urgent < 1
-
-
-def test_sampling_follows_the_power():
-    labels = torch.tensor([0] * 90 + [1] * 10)
-    for power, share in ((1.0, 0.9), (0.0, 1 / 7), (0.5, 3 / 4)):
-        weights, prior = _sampling(labels, power)
-        drawn = weights[labels == 0].sum() / weights.sum()
-        if power:
-            assert prior[0] == pytest.approx(share)
-            assert drawn == pytest.approx(share)
-        else:  # conditions without an image are never drawn
-            assert drawn == pytest.approx(0.5)
+PROMPTS = {condition.code: condition.prompts for condition in CONDITIONS}
+NORMALISE = Normalise([0.5] * 3, [0.5] * 3)
+PLAIN = Augmentation(crop=1, flips=False, jitter=0)
+PHASE = Phase(name="tiny", epochs=3, learning_rate=5e-4, batch_size=4, balance=Balance(sampling=1))
 
 
 @pytest.fixture(scope="module")
-def tiny_task(tmp_path_factory):
+def task():
     """Two conditions that differ by colour, so that a few steps must learn them."""
-    folder = tmp_path_factory.mktemp("mini")
-    architecture.write_mini(folder)
     labels = torch.tensor([0, 1] * 6)
     pixels = torch.zeros(12, 224, 224, 3, dtype=torch.uint8)
     pixels[labels == 0, :, :, 0] = 220
     pixels[labels == 1, :, :, 2] = 220
-    return folder, TrainingSet(pixels, labels)
+    return TrainingSet(pixels, labels)
 
 
-NORMALISE = Normalise([0.5] * 3, [0.5] * 3)
-PHASE = Phase("tiny", epochs=4, learning_rate=5e-4, sampling=1.0, batch_size=4, warmup=0.0)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mini")
+    architecture.write_mini(folder)
+    return folder
 
 
-def train(folder, task, checkpoints, phase=PHASE, **lora):
+@pytest.fixture
+def model(folder):
     torch.manual_seed(0)
     model = build_model(folder, weights=False)
-    if lora:
-        add_lora(model, **lora)
-    fit(model, load_tokenizer(folder), task, NORMALISE, phase, seed=0, checkpoints=checkpoints)
+    model.text.transformer.requires_grad_(False)
     return model
+
+
+def train(model, folder, task, place, phase=PHASE, validation=None, **run):
+    run = Run(Accelerator(cpu=True, mixed_precision="no"), place, seed=0, **run)
+    return fit(model, load_tokenizer(folder), PROMPTS, NORMALISE, task, validation, phase, run)
+
+
+def curve(place, phase="tiny", kind="steps"):
+    with (place / f"{phase}.{kind}.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 @torch.inference_mode()
 def accuracy(model, folder, task):
     """Share of images nearer to their own condition's text than to the other's."""
-    prompts = {c.code: c.prompts for c in CONDITIONS[:2]}
-    text = encode_conditions(model, load_tokenizer(folder), prompts)
+    text = encode_conditions(model, load_tokenizer(folder), {c.code: c.prompts for c in CONDITIONS[:2]})
     scores = model.encode_image(NORMALISE(task.pixels), normalize=True) @ text.T
     return (scores.argmax(dim=1) == task.labels).float().mean()
 
 
-def test_training_learns_and_resumes(tiny_task, tmp_path):
-    """Stopped after an epoch and called again, it ends with the same weights."""
-    folder, task = tiny_task
-    straight = train(folder, task, tmp_path / "straight")
-    assert accuracy(straight, folder, task) == 1
+@pytest.mark.parametrize("loss", ["definitions", "unicl", "clip"])
+def test_every_loss_learns(model, folder, task, tmp_path, loss):
+    before = model.text.proj[0].weight.clone()
+    phase = PHASE.model_copy(update={"loss": loss, "epochs": 6})
+    score = train(model, folder, task, tmp_path, phase, validation=task)
+    assert accuracy(model, folder, task) == 1
+    assert score == 1
+    assert not torch.equal(before, model.text.proj[0].weight)
+    rows = curve(tmp_path)
+    assert [int(row["step"]) for row in rows] == list(range(18))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert list((tmp_path / "tensorboard").iterdir())
 
-    class Stop(Exception):
-        pass
 
-    def stop_in_second_epoch(module, inputs):
-        stop_in_second_epoch.calls += 1
-        if stop_in_second_epoch.calls > 3 + 1:
-            raise Stop
-
-    stop_in_second_epoch.calls = 0
-    handle = torch.nn.modules.module.register_module_forward_pre_hook(
-        lambda m, i: stop_in_second_epoch(m, i) if type(m).__name__ == "TimmModel" else None
+def test_options_run_together_and_leave_the_architecture_alone(model, folder, task, tmp_path):
+    drop = model.visual.trunk.patch_drop
+    phase = Phase(
+        name="tiny",
+        epochs=2,
+        batch_size=4,
+        accumulate=2,
+        learning_rate=1e-4,
+        patch_dropout=0.5,
+        mixup=0.2,
+        ema=0.9,
+        wise=0.25,
+        patience=5,
+        balance=Balance(sampling=0.5, rare=100),
     )
-    with pytest.raises(Stop):
-        train(folder, task, tmp_path / "resumed")
-    handle.remove()
-    resumed = train(folder, task, tmp_path / "resumed")
-    for (name, a), b in zip(straight.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
+    start = trainable(model)
+    train(model, folder, task, tmp_path, phase, validation=task)
+    assert model.visual.trunk.patch_drop is drop
+    assert any(not torch.equal(start[name], value) for name, value in trainable(model).items())
+    assert [float(row["epoch"]) for row in curve(tmp_path, kind="epochs")] == [1, 2]
 
 
-def test_too_few_images_are_refused(tiny_task, tmp_path):
-    """Rather than sealing a model that no step has trained."""
-    folder, task = tiny_task
-    with pytest.raises(ValueError, match="12 training images do not fill one batch of 13"):
-        train(folder, task, tmp_path, Phase("tiny", 1, 1e-4, 1.0, batch_size=13))
-
-
-def test_a_checkpoint_of_another_run_is_refused(tiny_task, tmp_path):
-    folder, task = tiny_task
-    train(folder, task, tmp_path, Phase("tiny", 1, 1e-4, 1.0, batch_size=4))
-    with pytest.raises(ValueError, match="belongs to another run"):
-        train(folder, task, tmp_path, Phase("tiny", 1, 2e-4, 1.0, batch_size=4))
-
-
-def test_make_mini_from_data_to_bundle(isic_folder, tmp_path):
-    """The whole recipe, short: interrupted, continued, sealed, exported facts in place."""
+def test_wise_ft_returns_to_the_start_in_proportion(folder, task, tmp_path):
+    """All of the way there at 1, which is not allowed, and so by half at 0.5."""
     torch.manual_seed(0)
-    architecture.write_mini(tmp_path / "start")
-    trunk = build_model(tmp_path / "start", weights=False).visual.trunk.state_dict()
-    save_file(trunk, str(tmp_path / "vit.safetensors"))
-    phases = (Phase("full", 1, 1e-4, 0.5, batch_size=16), Phase("lora", 1, 1e-4, 0.0, batch_size=16))
-    out = tmp_path / "my-bundle"
-    parts = data.split_by_lesion(data.read_isic2018(isic_folder), seed=0)
-    checkpoints = tmp_path / "my-bundle.checkpoints"
-    train_weights(parts, tmp_path / "vit.safetensors", out, checkpoints, seed=0, phases=phases)
-    vocabulary = (out / "text" / "vocab.txt").read_bytes()
-    with pytest.raises(BundleError, match="not a bundle"):
-        Bundle.open(out)  # nothing unmeasured can be exported
-    bundle = make_mini(isic_folder, tmp_path / "vit.safetensors", out, phases=phases)
-    assert (out / "text" / "vocab.txt").read_bytes() == vocabulary
-    assert not checkpoints.exists()
-    assert bundle.name == "my-bundle"
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["images"] == len(parts.test) == metrics["split"]["test"]
-    held_out = json.loads((out / "split.json").read_text())["test"]
-    assert set(held_out) == {e.path.stem for e in parts.test}
-    assert (
-        load_file(str(out / "open_clip_model.safetensors"))["visual.head.proj.weight"].dtype == torch.float16
-    )
-    result = click.testing.CliRunner().invoke(
-        main, ["evaluate", str(out), "--data", str(isic_folder), "--json"]
-    )
-    assert result.exit_code == 0
-    again = json.loads(result.stdout)
-    assert again["balanced_accuracy"] == metrics["balanced_accuracy"]
-    assert again["triage"] == metrics["triage"]
+    results = {}
+    for share in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = build_model(folder, weights=False)
+        model.text.transformer.requires_grad_(False)
+        start = trainable(model)
+        phase = PHASE.model_copy(update={"wise": share, "epochs": 1})
+        train(model, folder, task, tmp_path / str(share), phase)
+        results[share] = trainable(model)
+    for name, begun in start.items():
+        assert torch.allclose(results[0.5][name], (results[0.0][name] + begun) / 2, atol=1e-6), name
 
 
-def test_lora_training_moves_only_the_adapters(tiny_task, tmp_path):
-    folder, task = tiny_task
-    torch.manual_seed(0)
-    before = build_model(folder, weights=False).state_dict()
-    model = train(folder, task, tmp_path, Phase("lora", 1, 1e-2, 1.0, batch_size=4), r=4, alpha=8)
+def test_early_stopping_goes_back_to_the_best(model, folder, task, tmp_path):
+    """At once right and never better, it stops after `patience` epochs with the first weights."""
+    phase = PHASE.model_copy(update={"epochs": 12, "patience": 2})
+    score = train(model, folder, task, tmp_path, phase, validation=task)
+    rows = curve(tmp_path, kind="epochs")
+    scores = [float(row["balanced_accuracy"]) for row in rows]
+    assert len(rows) < 12
+    assert len(rows) == scores.index(max(scores)) + 1 + 2
+    assert score == max(scores)
+    with pytest.raises(ValueError, match="phase tiny: patience needs a validation part"):
+        train(model, folder, task, tmp_path, phase)
+
+
+def test_averaged_weights_are_the_mean_that_was_asked_for(folder, task, tmp_path):
+    """The first step's weights are copied, so two steps at decay 0.75 give 0.75 a + 0.25 b."""
+    results = []
+    for epochs, decay in ((1, 0.0), (2, 0.0), (2, 0.75)):  # one step each, at the peak rate
+        torch.manual_seed(0)
+        model = build_model(folder, weights=False)
+        model.text.transformer.requires_grad_(False)
+        phase = PHASE.model_copy(update={"epochs": epochs, "batch_size": 12, "warmup": 0.0, "ema": decay})
+        train(model, folder, task, tmp_path / f"{epochs} {decay}", phase)
+        results.append(trainable(model))
+    first, second, averaged = results
+    name = "visual.trunk.blocks.3.mlp.fc1.weight"
+    assert not torch.equal(first[name], second[name])
+    assert torch.allclose(averaged[name], 0.75 * first[name] + 0.25 * second[name], atol=1e-7)
+
+
+def test_lora_training_moves_only_the_adapters(model, folder, task, tmp_path):
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    add_lora(model, r=4, alpha=8)
+    train(model, folder, task, tmp_path, PHASE.model_copy(update={"learning_rate": 1e-2, "epochs": 1}))
     after = {name.replace(".base_layer", ""): t for name, t in model.state_dict().items()}
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any(t.abs().max() > 0 for name, t in after.items() if "lora_B" in name)
+
+
+def test_rates_fall_from_block_to_block(model):
+    phase = PHASE.model_copy(update={"layer_decay": 0.5, "learning_rate": 1.0, "fresh": 5.0})
+    rate = {id(p): group["lr"] for group in parameter_groups(model, phase) for p in group["params"]}
+    decay = {id(p): g["weight_decay"] for g in parameter_groups(model, phase) for p in g["params"]}
+    trunk = model.visual.trunk
+    assert rate[id(trunk.norm.weight)] == 1
+    assert rate[id(trunk.blocks[11].mlp.fc1.weight)] == 0.5
+    assert rate[id(trunk.blocks[0].mlp.fc1.weight)] == 0.5**12
+    assert rate[id(trunk.pos_embed)] == rate[id(trunk.patch_embed.proj.weight)] == 0.5**13
+    assert rate[id(model.visual.head.proj.weight)] == rate[id(model.text.proj[0].weight)] == 5
+    assert decay[id(trunk.blocks[0].mlp.fc1.weight)] == phase.weight_decay
+    assert decay[id(trunk.pos_embed)] == decay[id(trunk.norm.weight)] == decay[id(model.logit_scale)] == 0
+    assert not any(id(p) in rate for p in model.text.transformer.parameters())
+
+
+def test_the_schedule_warms_up_and_ends_at_nothing():
+    factor = cosine(PHASE.model_copy(update={"warmup": 0.1}), 100)
+    assert [factor(step) for step in (0, 9, 10)] == [0.1, 1.0, 1.0]
+    assert factor(55) == pytest.approx(0.5)
+    assert factor(100) == pytest.approx(0)
+
+
+def test_too_few_images_are_refused(model, folder, task, tmp_path):
+    """Rather than sealing a model that no step has trained."""
+    with pytest.raises(ValueError, match="12 training images do not fill one batch of 13"):
+        train(model, folder, task, tmp_path, PHASE.model_copy(update={"batch_size": 13}))
+
+
+def test_a_checkpoint_of_another_run_is_refused(model, folder, task, tmp_path):
+    train(model, folder, task, tmp_path, PHASE.model_copy(update={"epochs": 1}))
+    with pytest.raises(ValueError, match="belongs to another run"):
+        train(model, folder, task, tmp_path, PHASE.model_copy(update={"epochs": 2}))
+    with pytest.raises(ValueError, match="a checkpoint of 1 tensors does not fit"):
+        restore(model, {"strange": torch.zeros(1)})
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from accelerate import Accelerator
+from derma_semantics.conditions import CONDITIONS
+from derma_training.batches import TrainingSet
+from derma_training.classifier import Normalise
+from derma_training.config import Phase
+from derma_training.fit import Run, fit
+from derma_training import fit as module
+from derma_training.model import build_model, load_tokenizer
+
+folder, place, phase, drop_path = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "drop"
+module.CHECKPOINT_STEPS = 2
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = build_model(folder, weights=False)
+model.text.transformer.requires_grad_(False)
+if not drop_path:
+    for block in model.visual.trunk.blocks:
+        block.drop_path1 = block.drop_path2 = torch.nn.Identity()
+draw = torch.Generator().manual_seed(1)
+pixels = torch.randint(0, 255, (16, 224, 224, 3), dtype=torch.uint8, generator=draw)
+data = TrainingSet(pixels, torch.arange(16) % 7)
+prompts = {c.code: c.prompts for c in CONDITIONS}
+run = Run(Accelerator(cpu=True, mixed_precision="no"), place, seed=3)
+fit(model, load_tokenizer(folder), prompts, Normalise([0.5] * 3, [0.5] * 3), data, None,
+    Phase.model_validate_json(phase), run)
+if run.accelerator.is_main_process:
+    torch.save(model.state_dict(), place / "final.pt")
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return tmp_path / "script.py"
+
+
+def command(script, folder, place, phase, drop="drop", before=()):
+    return [
+        sys.executable,
+        *before,
+        str(script),
+        str(folder),
+        str(place),
+        phase.model_dump_json(),
+        drop,
+    ]
+
+
+def rows_in(path):
+    return path.read_text().count("\n") - 1 if path.is_file() else 0
+
+
+def test_resumes_exactly_after_kill_9(script, folder, tmp_path):
+    """The loss curve and the weights are those of a run that nobody killed, dropout included."""
+    phase = PHASE.model_copy(
+        update={"epochs": 3, "patch_dropout": 0.25, "ema": 0.5, "mixup": 0.2, "learning_rate": 1e-4}
+    )
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    subprocess.run(command(script, folder, straight, phase), check=True, timeout=200)
+    victim = subprocess.Popen(command(script, folder, killed, phase))
+    deadline = time.monotonic() + 200
+    while rows_in(killed / "tiny.steps.csv") < 5:  # between two checkpoints, in the second epoch
+        assert victim.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait(10)
+    assert not (killed / "final.pt").exists()
+    subprocess.run(command(script, folder, killed, phase), check=True, timeout=200)
+    assert curve(killed) == curve(straight)
+    assert len(curve(killed)) == 12
+    assert curve(killed, kind="epochs") == curve(straight, kind="epochs")
+    one, other = (torch.load(p / "final.pt", weights_only=True) for p in (straight, killed))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("loss", ["definitions", "unicl"])
+def test_two_processes_compute_what_one_does(script, folder, tmp_path, loss):
+    """torchrun with two CPU processes: the same losses to 1e-4. Dropout differs by process and is off."""
+    phase = PHASE.model_copy(update={"loss": loss, "epochs": 2, "batch_size": 8, "learning_rate": 1e-4})
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(command(script, folder, one, phase, "none"), check=True, timeout=200)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    subprocess.run(command(script, folder, two, phase, "none", torchrun), check=True, timeout=250)
+    losses = [[float(row["loss"]) for row in curve(place)] for place in (one, two)]
+    assert len(losses[0]) == 4
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    assert losses[0][0] != pytest.approx(losses[0][-1], abs=1e-4)
+
+
+def test_accumulated_batches_are_one_batch(folder, tmp_path, script):
+    phase = PHASE.model_copy(update={"epochs": 2, "batch_size": 8, "learning_rate": 1e-4})
+    for name, pieces in (("whole", 1), ("pieces", 4)):
+        changed = phase.model_copy(update={"accumulate": pieces})
+        subprocess.run(command(script, folder, tmp_path / name, changed, "none"), check=True, timeout=200)
+    whole, pieces = ([float(r["loss"]) for r in curve(tmp_path / n)] for n in ("whole", "pieces"))
+    assert pieces == pytest.approx(whole, abs=1e-4)
+    assert len(pieces) == 4

@@ -1,10 +1,16 @@
-"""The model card of a bundle, written from its measurements."""
+"""The model card of a bundle, written from its configuration and measurements.
+
+text = model_card(config, {"train": 4190, "validation": 0, ...}, report, calibration)
+(folder / "MODEL_CARD.md").write_text(text)
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from derma_training.bundle import Calibration
+from derma_training.calibration_card import calibration_paragraph
+from derma_training.config import Config
 from derma_training.evaluate import summary
 
 INTENDED_USE = (
@@ -12,31 +18,34 @@ INTENDED_USE = (
     "used to diagnose, treat or triage people."
 )
 DATA_LICENCE = "CC BY-NC 4.0"
+STARTS = {
+    "mini": "timm's vit_tiny_patch16_224 (augreg, Apache-2.0)",
+    "biomedclip": "BiomedCLIP (Microsoft, MIT)",
+}
+METHODS = {"full": "every tensor of the image tower", "lora": "LoRA adapters"}
 
 CARD = """# Model card: {name}
 
 {intended_use}
 
-**Weights.** {weights} Every published tensor was trained by this repository. The training data's licence
-is {licence}: the weights are for non-commercial research.
+**Weights.** The start was {start}; trained here: {phases} (`training.toml`). The training data's
+licence is {licence}: the weights are for non-commercial research.
 
-**Data.** ISIC 2018 Task 3 / HAM10000 (Tschandl et al., Scientific Data 5, 180161, 2018; {licence}), split
-by lesion: {train} images for training, {calibration} for calibration, {test} for the figures below
-(seed {seed}). Nothing here comes from the official ISIC 2018 test set.
+**Data.** {data} ({licence}; HAM10000: Tschandl et al., Scientific Data 5, 180161, 2018), split by lesion:
+{train} images for training, {validation} for validation, {calibrating} for calibration, {test} for the
+figures below (seed {seed}, fold {fold}). Nothing here comes from the official ISIC 2018 test set.
 
-**Measured** on the {test} held-out images, with the project's own scorer (`derma-train evaluate`):
+**Measured** on the {test} held-out images, by `derma-train evaluate`, with the official scorer beside:
 
 ```
 {summary}
 ```
 
-Intervals: balanced accuracy by bootstrap within conditions; proportions in `metrics.json` are exact
-(Clopper-Pearson). Rare conditions have few test images (see n), so their recall is uncertain.
+Intervals of single figures: 95 %, by bootstrap of lesions within conditions; proportions in `metrics.json`
+have exact ones (Clopper-Pearson). Rare conditions have few test images (see n), so theirs are uncertain.
+`metrics.json` also tells age bands, sexes and sites apart, with counts.
 
-**Calibration.** Temperature {temperature:.3f}. RISK at or above {review:.4f} is "review", at or above
-{urgent:.4f} "urgent"; the thresholds were chosen on the calibration images for a review sensitivity of
-{target:.0%} and need not reach it on others. Probabilities assume that the seven conditions are equally
-frequent; in practice most lesions are nevi, so RISK is a score for ranking and triage, not a prevalence.
+{calibration}
 
 **Limits.** Mostly light skin from two centres (Vienna and Queensland); other skin tones, devices, clinical
 (non-dermoscopic) photographs and other conditions were not measured. It answers for any picture at all,
@@ -45,29 +54,31 @@ also one that shows no lesion.
 
 
 def model_card(
-    name: str,
-    weights: str,
-    counts: dict[str, int],
-    seed: int,
-    report: dict[str, Any],
-    calibration: Calibration,
+    config: Config, counts: dict[str, int], report: dict[str, Any], calibration: Calibration
 ) -> str:
     """Markdown for ``MODEL_CARD.md``.
 
     Args:
-        weights: a sentence on where the weights come from.
-        counts: images in the parts ``train``, ``calibration`` and ``test``.
+        counts: images in the parts ``train``, ``validation``, ``calibration`` and ``test``.
+        report: of the test part; its ``data`` says where the images come from.
     """
     return CARD.format(
-        name=name,
+        name=config.name,
         intended_use=INTENDED_USE,
-        weights=weights,
+        start=STARTS[config.base],
+        phases=", then ".join(f"{METHODS[p.method]} ({p.name}, {_epochs(p.epochs)})" for p in config.phases),
         licence=DATA_LICENCE,
-        **counts,
-        seed=seed,
-        summary=summary(report),
-        temperature=calibration.temperature,
-        review=calibration.review,
-        urgent=calibration.urgent,
-        target=calibration.report["target"]["review_sensitivity"],
+        data=report["data"],
+        train=counts["train"],
+        validation=counts["validation"],
+        calibrating=counts["calibration"],
+        test=counts["test"],
+        seed=config.split.seed,
+        fold=config.split.fold,
+        summary=summary(report, subgroups=False),
+        calibration=calibration_paragraph(calibration),
     )
+
+
+def _epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"

@@ -1,8 +1,11 @@
 """derma-train: train, inspect and measure the models that are served.
 
-    derma-train fit --data ISIC2018 --start vit_tiny_patch16_224.safetensors --out my-bundle
+    derma-train fit training/configs/derma-mini.toml --data ISIC2018 --start vit_tiny.safetensors --out mine
+    derma-train prompts mine --data ISIC2018
     derma-train evaluate training/bundles/derma-mini --data ISIC2018
+    derma-train calibrate training/bundles/derma-mini --data ISIC2018 --sensitivity 0.9
     derma-train info training/bundles/derma-mini
+    derma-train data ISIC2018 HAM10000 marmal88/skin_cancer
     derma-train fetch-base biomedclip
 
 Each command has a --help of its own.
@@ -13,14 +16,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from derma_semantics.terminal import help_text
+from derma_training.targets import DEFAULTS, Targets
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 DATA = click.option(
@@ -31,6 +36,23 @@ DATA = click.option(
     help="Folder in the official ISIC 2018 Task 3 layout, with a lesion table.  [env: ISIC2018_DIR]",
 )
 
+SOURCES = click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    envvar="ISIC2018_DIR",
+    help="A data set: a folder in any layout that `derma-train data --help` lists, or a hub name. "
+    "May be given more than once.  [env: ISIC2018_DIR]",
+)
+
+
+def _target(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option for a share that a calibration must reach; the defaults are those of ``Targets``."""
+    share = click.FloatRange(0, 1, min_open=True, max_open=True)
+    return click.option(
+        f"--{name}", type=share, default=getattr(DEFAULTS, name), show_default=True, help=what
+    )
+
 
 @click.group(help=help_text(__doc__))
 def main() -> None:
@@ -40,48 +62,134 @@ def main() -> None:
 
 
 @main.command()
-@DATA
+@click.argument("configuration", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@SOURCES
 @click.option(
     "--start",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     required=True,
     envvar="VIT_TINY",
-    help="timm weights of vit_tiny_patch16_224, safetensors.  [env: VIT_TINY]",
+    help="What to start from: timm's vit_tiny_patch16_224 as safetensors (base mini), or the folder "
+    "that fetch-base filled (base biomedclip).  [env: VIT_TINY]",
 )
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The bundle's folder."
 )
-@click.option("--seed", default=0, show_default=True, help="Of the split and of training.")
-def fit(data: Path, start: Path, out: Path, seed: int) -> None:
-    """Train the small model, calibrate and measure it, and write a bundle.
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting for this run.")
+@click.option("--workers", default=1, show_default=True, help="Processes that augment images.")
+@click.option("--trial", is_flag=True, help="Only train; the last line is the validation figure. No bundle.")
+def fit(
+    configuration: Path,
+    data: tuple[str, ...],
+    start: Path,
+    out: Path,
+    changes: tuple[str, ...],
+    workers: int,
+    trial: bool,
+) -> None:
+    """Train a model, calibrate and measure it, and write a bundle.
 
-    Called again after an interruption, it continues from the last finished epoch.
+    CONFIGURATION is a TOML file such as training/configs/derma-mini.toml; --set phases.0.epochs=2
+    changes one of its settings. Killed and called again, it goes on at its last checkpoint, and the
+    result is the same. Loss curves, TensorBoard logs and the configuration are in <out>.run.
+
+    Several GPUs: torchrun --nproc-per-node 4 -m derma_training fit ...
     """
+    from derma_training.config import load
+    from derma_training.data import deduplicate, read
     from derma_training.evaluate import summary
-    from derma_training.recipe import make_mini
+    from derma_training.recipe import Place, make_bundle, split, train_weights
 
     with _reported():
-        bundle = make_mini(data, start, out, seed=seed)
-        click.echo(summary(json.loads((bundle.path / "metrics.json").read_text())))
-        click.echo(f"bundle {bundle.name} ({bundle.digest[:12]}) in {out}")
+        config, place = load(configuration, changes), Place(start, out)
+        examples = deduplicate([example for source in data for example in read(source)])
+        if trial:
+            train_weights(config, split(examples, config), place, workers=workers, say=click.echo)
+            return
+        if bundle := make_bundle(config, examples, place, workers=workers, say=click.echo):
+            click.echo(summary(json.loads((bundle.path / "metrics.json").read_text())))
+            click.echo(f"bundle {bundle.name} ({bundle.digest[:12]}) in {out}")
+
+
+@main.command()
+@click.argument("folder", metavar="BUNDLE", type=FOLDER)
+@SOURCES
+@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
+def prompts(folder: Path, data: tuple[str, ...], as_json: bool) -> None:
+    """Measure how well texts classify: with other wordings, and against trained heads.
+
+    Heads are trained on the bundle's training part and measured, as the texts are, on its test part.
+    """
+    from derma_training.bundle import Bundle
+    from derma_training.data import deduplicate, read
+    from derma_training.prompts import report, summary
+    from derma_training.recipe import bundle_parts
+
+    with _reported():
+        bundle = Bundle.open(folder)
+        examples = deduplicate([example for source in data for example in read(source)])
+        figures = report(bundle, bundle_parts(bundle, examples))
+        click.echo(json.dumps(figures, indent=2) if as_json else summary(figures))
 
 
 @main.command()
 @click.argument("folder", metavar="BUNDLE", type=FOLDER)
 @DATA
+@click.option(
+    "--part",
+    type=click.Choice(["test", "calibration", "validation", "all"]),
+    default="test",
+    show_default=True,
+    help="Of the bundle's split; all is every image of the data.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write metrics, plots and the challenge's submission into this folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
-def evaluate(folder: Path, data: Path, as_json: bool) -> None:
+def evaluate(folder: Path, data: Path, part: str, out: Path | None, as_json: bool) -> None:
     """Measure a bundle on the lesions that its training never saw."""
     from derma_training.bundle import Bundle
-    from derma_training.data import pick, read_isic2018
+    from derma_training.data import read
     from derma_training.evaluate import evaluate as measure_bundle
-    from derma_training.evaluate import summary
+    from derma_training.evaluate import part_of, summary
 
     with _reported():
         bundle = Bundle.open(folder)
-        held_out = json.loads((bundle.path / "split.json").read_text())["test"]
-        report = measure_bundle(bundle, pick(read_isic2018(data), held_out))
+        report = measure_bundle(bundle, part_of(bundle, read(data), part), part=part, out=out)
         click.echo(json.dumps(report, indent=2) if as_json else summary(report))
+
+
+@main.command()
+@click.argument("folder", metavar="BUNDLE", type=FOLDER)
+@SOURCES
+@_target("sensitivity", "Of review, for melanoma and for malignancy.")
+@_target("specificity", "Of urgent: the share of benign lesions that are not urgent.")
+@_target("coverage", "Share of prediction sets that hold the true condition.")
+@_target("confidence", "With which sensitivity and specificity hold on new images.")
+@click.option("--all", "everything", is_flag=True, help="Use every image of data that training never saw.")
+def calibrate(folder: Path, data: tuple[str, ...], everything: bool, **shares: float) -> None:
+    """Choose triage thresholds and prediction sets anew, and seal the bundle with them.
+
+    Without --all, on the images that the bundle kept aside for calibration.
+    """
+    from derma_training.bundle import Bundle
+    from derma_training.calibration_report import readable
+    from derma_training.data import read
+    from derma_training.evaluate import part_of
+    from derma_training.recalibrate import everything_of, recalibrate
+
+    with _reported():
+        targets, old = Targets(**shares), Bundle.open(folder)
+        images = [example for source in data for example in read(source)]
+        examples = everything_of(images, old) if everything else part_of(old, images, "calibration")
+        name = "every image of the data given" if everything else "the bundle's calibration part"
+        bundle = recalibrate(old, examples, name=name, targets=targets)
+        click.echo(readable(bundle.calibration))
+        click.echo(
+            f"bundle {bundle.name} is now {bundle.digest[:12]}, was {old.digest[:12]}: export it again"
+        )
 
 
 @main.command()
@@ -111,6 +219,26 @@ def info(folder: Path, rank: int, alpha: int, text: bool, checkpoint: Path | Non
                     click.echo(f"  {kind} {name}")
         click.echo(f"model  {count_parameters(model).total:,} parameters")
         click.echo(f"LoRA   {count_parameters(add_lora(model, r=rank, alpha=alpha, text=text))}")
+
+
+@main.command("data")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option(
+    "--max-nevi", type=click.IntRange(1), default=1500, show_default=True, help="Of the down-sampling."
+)
+@click.option("--seed", default=0, show_default=True, help="Of the split and of the down-sampling.")
+@click.option("--json", "as_json", is_flag=True, help="Print every figure and name as JSON.")
+def audit_data(sources: tuple[str, ...], max_nevi: int, seed: int, as_json: bool) -> None:
+    """Count a data set's conditions, duplicates and overlaps, and show its split by lesion.
+
+    SOURCE is a folder (ISIC 2017, 2018 or 2019, HAM10000, hub parquet files, or one folder a class)
+    or a name on the Hugging Face hub, such as marmal88/skin_cancer. Several become one table.
+    """
+    from derma_training.data import audit, summary
+
+    with _reported():
+        report = audit(*sources, most_nevi=max_nevi, seed=seed)
+        click.echo(json.dumps(asdict(report), indent=2) if as_json else summary(report))
 
 
 @main.command("fetch-base")

@@ -1,72 +1,95 @@
 """A bundle's answers to labelled images, measured.
 
-    report = evaluate(Bundle.open(folder), parts.test)
+    examples = part_of(bundle, read(folder), "test")
+    report = evaluate(bundle, examples)
     print(summary(report))
 
-The answers measured are those of the network that is exported.
+The answers measured are those of the network that is exported; the figures are those of
+``derma_semantics.evaluation``, which also measures the served model.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from derma_semantics.evaluation.metrics import Floats, Ints
+from derma_semantics.evaluation.report import Answers, report_on, summary, write_report
+from derma_semantics.evaluation.truth import Case
 from derma_training.bundle import Bundle
-from derma_training.calibrate import triage_report
 from derma_training.classifier import Classifier
-from derma_training.data import Example, labels, load_pixels
-from derma_training.metrics import Floats, measure
+from derma_training.data import Example, load_pixels, pick
+
+__all__ = ["answers", "evaluate", "part_of", "split_names", "summary"]
 
 BATCH = 64
+SPLIT = "split.json"
+SEEN = "Training saw some of these images: the figures flatter."
 
 
-def evaluate(bundle: Bundle, examples: Sequence[Example]) -> dict[str, Any]:
-    """Measure the bundle as it would be served: adapter merged, calibrated, with triage."""
-    probabilities, triage = answers(bundle, examples)
-    truth = labels(examples).numpy()
-    return {
-        **measure(probabilities, truth),
-        "triage": {
-            "review": triage_report(triage >= 1, truth),
-            "urgent": triage_report(triage >= 2, truth),
-        },
-    }
+def evaluate(
+    bundle: Bundle, examples: Sequence[Example], *, part: str = "test", out: Path | None = None
+) -> dict[str, Any]:
+    """Measure the bundle as it would be served: adapter merged, calibrated, with triage and sets.
+
+    Args:
+        part: what ``part_of`` gave the examples for.
+        out: also write report, plots and submission into this folder.
+    """
+    cases, given = [_case(example) for example in examples], _answers(bundle, examples)
+    note = {"note": SEEN} if part == "all" and split_names(bundle) & {e.name for e in examples} else {}
+    if out is None:
+        return {"part": part, **note, **report_on(cases, given)}
+    facts = {"scorer": "derma-train evaluate", "bundle": bundle.name, "bundle_digest": bundle.digest}
+    return write_report(out, cases, given, {**facts, "part": part, **note})
+
+
+def answers(bundle: Bundle, examples: Sequence[Example]) -> tuple[Floats, Ints]:
+    """Probabilities, float64 (N, 7), and triage, int (N,), of every example."""
+    given = _answers(bundle, examples)
+    return given.probabilities, given.triage
+
+
+def part_of(bundle: Bundle, examples: Sequence[Example], part: str) -> list[Example]:
+    """The examples that the bundle keeps aside as this part, or all there are.
+
+    Raises:
+        ValueError: the bundle names no such part, or the data lacks some of its images.
+    """
+    if part == "all":
+        return list(examples)
+    names = _split(bundle).get(part)
+    if not names:
+        raise ValueError(f"{bundle.path} has no images of part {part!r} in {SPLIT}")
+    return pick(examples, names)
 
 
 @torch.inference_mode()
-def answers(bundle: Bundle, examples: Sequence[Example]) -> tuple[Floats, Any]:
-    """Probabilities, float64 (N, 7), and triage, int (N,), of every example."""
+def _answers(bundle: Bundle, examples: Sequence[Example]) -> Answers:
     classifier = Classifier.from_bundle(bundle)
     pixels = load_pixels(examples)
     parts = [classifier(batch) for batch in tqdm(pixels.split(BATCH), desc="classifying", leave=False)]
-    probabilities = torch.cat([part.probabilities for part in parts]).double().numpy()
-    triage = torch.cat([part.triage for part in parts]).squeeze(1).numpy()
-    return probabilities, triage
+    return Answers(
+        probabilities=torch.cat([part.probabilities for part in parts]).double().numpy(),
+        triage=torch.cat([part.triage for part in parts]).squeeze(1).long().numpy(),
+        prediction_sets=torch.cat([part.prediction_set for part in parts]).numpy(),
+    )
 
 
-def summary(report: dict[str, Any]) -> str:
-    """The report's main figures for a terminal."""
-    low, high = report["balanced_accuracy"]["interval_95"]
-    lines = [
-        f"images              {report['images']}",
-        f"balanced accuracy   {report['balanced_accuracy']['value']:.3f}"
-        f"  (95 % interval {low:.3f} to {high:.3f})",
-        f"accuracy            {report['accuracy']:.3f}",
-        f"melanoma as top 1   {_both(report['melanoma'])}",
-        f"triage review       {_both(report['triage']['review']['melanoma'])} for melanoma",
-        f"                    {_both(report['triage']['review']['malignancy'])} for malignancy",
-        f"triage urgent       {_both(report['triage']['urgent']['malignancy'])} for malignancy",
-        f"melanoma specificity at 95 % sensitivity   {report['melanoma_specificity_at_95_sensitivity']:.3f}",
-        f"expected calibration error                 {report['expected_calibration_error']:.3f}",
-        "recall              "
-        + "  ".join(f"{code} {r['value']:.2f} (n={r['n']})" for code, r in report["recall"].items()),
-    ]
-    return "\n".join(lines)
+def _case(example: Example) -> Case:
+    return Case(example.name, example.condition, example.lesion, example.age, example.sex, example.site)
 
 
-def _both(detection: dict[str, Any]) -> str:
-    sensitivity, specificity = detection["sensitivity"]["value"], detection["specificity"]["value"]
-    return f"sensitivity {sensitivity:.3f}, specificity {specificity:.3f}"
+def _split(bundle: Bundle) -> dict[str, list[str]]:
+    path = bundle.path / SPLIT
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def split_names(bundle: Bundle) -> set[str]:
+    """Every image that the bundle keeps aside, whatever for."""
+    return {name for names in _split(bundle).values() for name in names}

@@ -1,176 +1,327 @@
-"""Train the small sibling: full fine-tuning, then LoRA on top, both against text.
+"""One phase of training: images against the text definitions of their conditions.
 
-The loss is the image-to-text half of contrastive learning with one text a
-condition: every image is drawn to its own condition's definition and away from
-the other six (UniCL's form for labelled data, Yang et al., arXiv 2204.03610).
-A condition with n images is drawn in proportion to a power of n, and the imbalance
-that remains is corrected by logit adjustment (Menon et al., arXiv 2007.07314).
+    run = Run(Accelerator(cpu=True), folder, seed=0, inputs="digest of data and start")
+    fit(model, tokenizer, prompts, normalise, training, validation, phase, run)
+
+Started again after a kill, it continues at its last checkpoint and ends with the same
+weights. Under ``torchrun`` every process takes its share of each batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate import Accelerator
+from timm.layers import PatchDropout
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms import v2
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from derma_semantics.conditions import CONDITIONS
-from derma_semantics.contract import IMAGE_SIZE
+from derma_semantics.evaluation.metrics import balanced_accuracy
+from derma_training import losses
+from derma_training.batches import Batches, TrainingSet, mix
+from derma_training.checkpoint import Checkpoint, restore, trainable
 from derma_training.classifier import Normalise
+from derma_training.config import Phase
+from derma_training.definitions import Definitions
+from derma_training.history import History
 from derma_training.model import Clip, Tokenizer
 
 MAX_LOGIT_SCALE = math.log(100)
+CHECKPOINT_STEPS = 100
+EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One stretch of training.
+class Run:
+    """Where and how a phase runs.
 
     Attributes:
-        name: stem of the checkpoint file.
-        epochs: an epoch draws as many images as the training part has.
-        learning_rate: peak of a cosine schedule with linear warm-up.
-        fresh: factor on the learning rate of what starts at random, not from timm: the text
-            tower and the projection.
-        sampling: images of a condition with n examples are drawn in proportion to n**sampling.
+        folder: takes checkpoints, loss curves and TensorBoard logs.
+        inputs: identifies what else the result depends on, e.g. digests of data and weights.
+        workers: processes that augment images; changes no result.
     """
 
-    name: str
-    epochs: int
-    learning_rate: float
-    sampling: float
-    fresh: float = 1.0
-    batch_size: int = 64
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Decoded images, uint8 (N, 224, 224, 3), and their condition indices, int64 (N,)."""
-
-    pixels: Tensor
-    labels: Tensor
+    accelerator: Accelerator
+    folder: Path
+    seed: int
+    inputs: str = ""
+    workers: int = 0
 
 
 def fit(
     model: Clip,
     tokenizer: Tokenizer,
-    data: TrainingSet,
+    prompts: Mapping[str, Sequence[str]],
     normalise: Normalise,
+    training: TrainingSet,
+    validation: TrainingSet | None,
     phase: Phase,
-    *,
-    seed: int,
-    checkpoints: Path,
-    inputs: str = "",
-) -> None:
+    run: Run,
+) -> float | None:
     """Train the parameters of ``model`` that require gradients, in place.
 
-    After each epoch the state goes to ``checkpoints/<phase>.pt``; a later call with the
-    same folder, settings and inputs continues from there.
-
-    Args:
-        inputs: identifies what else the result depends on, e.g. digests of data and vocabulary.
+    Returns:
+        Balanced accuracy of the result on ``validation``.
 
     Raises:
-        ValueError: the checkpoint belongs to a run with other settings or inputs, or there are
-            too few images for one batch.
+        ValueError: the folder holds another run's checkpoint, there are too few images for a
+            batch, or early stopping has no validation part.
     """
-    if len(data.labels) < phase.batch_size:
-        raise ValueError(f"{len(data.labels)} training images do not fill one batch of {phase.batch_size}")
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(_groups(model, phase), weight_decay=phase.weight_decay)
-    steps = len(data.labels) // phase.batch_size
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine(phase, steps))
-    checkpoint = Checkpoint(
-        checkpoints / f"{phase.name}.pt", f"{phase} seed {seed} {inputs}", model, optimiser, schedule
-    )
-    first = checkpoint.resume()
-    weights, prior = _sampling(data.labels, phase.sampling)
-    for epoch in range(first, phase.epochs):
-        torch.manual_seed(seed + 1000 * epoch)
-        model.train()
-        batches = _batches(data, weights, phase.batch_size, steps)
-        bar = tqdm(batches, desc=f"{phase.name} {epoch + 1}/{phase.epochs}", total=steps, unit="batch")
-        for pixels, target in bar:
-            loss = _loss(model, tokenizer, normalise(pixels), target, prior)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            schedule.step()
-            with torch.no_grad():
-                model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
-            bar.set_postfix(loss=f"{loss.item():.3f}")
-        checkpoint.save(epoch + 1)
-    model.eval()
+    if phase.patience and validation is None:
+        raise ValueError(f"phase {phase.name}: patience needs a validation part")
+    trainer = _Trainer(model, tokenizer, prompts, normalise, training, phase, run)
+    with _patch_dropout(model, phase) as drop:
+        trainer.train(validation, drop)
+    trainer.conclude()
+    return trainer.balanced_accuracy(validation, averaged=False) if validation else None
 
 
-def _loss(model: Clip, tokenizer: Tokenizer, images: Tensor, target: Tensor, prior: Tensor) -> Tensor:
-    """Cross entropy over similarities to one definition a condition, drawn at random."""
-    texts = [c.prompts[int(torch.randint(len(c.prompts), ()))] for c in CONDITIONS]
-    with torch.autocast(images.device.type, torch.bfloat16):
-        image = model.encode_image(images, normalize=True)
-        text = model.encode_text(tokenizer(texts).to(images.device), normalize=True)
-    logits = model.logit_scale.exp() * image.float() @ text.float().T
-    return F.cross_entropy(logits + prior.log(), target)
+class Objective(nn.Module):
+    """Pixels to loss, so that one call is what ``DistributedDataParallel`` needs."""
+
+    prior: Tensor
+
+    def __init__(
+        self, model: Clip, normalise: Normalise, texts: Definitions, phase: Phase, prior: Tensor, run: Run
+    ) -> None:
+        super().__init__()
+        self.model, self.normalise = model, normalise
+        self.texts, self.phase, self.run = texts, phase, run
+        self.register_buffer("prior", prior)
+
+    def forward(self, pixels: Tensor, labels: Tensor, step: int, turn: int) -> Tensor:
+        """The loss of uint8 NHWC pixels in one of a step's batches."""
+        seed = mix(self.run.seed, step, turn)
+        images = self.normalise(pixels)
+        scale = self.model.logit_scale.exp()
+        if self.phase.loss == "definitions":
+            draw = torch.Generator().manual_seed(mix(self.run.seed, step, 0))  # one text for the whole step
+            rows = self.texts.draw(torch.arange(len(CONDITIONS)), draw)
+            images, target = _blend(images, labels, self.phase.mixup, seed)
+            text = self.texts.encode(self.model, rows)
+            return losses.definitions(self._embed(images), text, target, scale, self.prior)
+        accelerator, draw = self.run.accelerator, torch.Generator().manual_seed(seed)
+        rank, world = accelerator.process_index, accelerator.num_processes
+        text = self.texts.encode(self.model, self.texts.draw(labels, draw, rank=rank, world=world))
+        if self.phase.loss == "unicl":
+            return losses.unicl(self._embed(images), text, labels, scale)
+        return losses.clip(self._embed(images), text, scale)
+
+    def _embed(self, images: Tensor) -> Tensor:
+        return F.normalize(self.model.encode_image(images).float(), dim=-1)
 
 
-def _groups(model: Clip, phase: Phase) -> list[dict[str, Any]]:
-    """The image trunk, adapters included, and everything else, each at its learning rate."""
-    trunk: list[nn.Parameter] = []
-    fresh: list[nn.Parameter] = []
+class _Trainer:
+    """The moving parts of one phase."""
+
+    def __init__(
+        self,
+        model: Clip,
+        tokenizer: Tokenizer,
+        prompts: Mapping[str, Sequence[str]],
+        normalise: Normalise,
+        training: TrainingSet,
+        phase: Phase,
+        run: Run,
+    ) -> None:
+        self.phase, self.run, self.accelerator = phase, run, run.accelerator
+        self.model = model.to(run.accelerator.device)
+        self.start = trainable(model)
+        self.stream = Batches(
+            training,
+            phase,
+            seed=run.seed,
+            rank=run.accelerator.process_index,
+            world=run.accelerator.num_processes,
+            workers=run.workers,
+        )
+        self.total = phase.epochs * self.stream.steps
+        self.texts = Definitions(model, tokenizer, prompts)
+        self.normalise = normalise.to(run.accelerator.device)
+        objective = Objective(model, normalise, self.texts, phase, self.stream.prior, run)
+        optimiser = torch.optim.AdamW(parameter_groups(model, phase))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(phase, self.total))
+        self.objective, self.optimiser = self.accelerator.prepare(objective, optimiser)
+        self.average = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(phase.ema)) if phase.ema else None
+        )
+        self.checkpoint = Checkpoint(
+            run.folder / "checkpoints" / f"{phase.name}.pt",
+            f"{phase.model_dump_json()} seed {run.seed} {run.accelerator.mixed_precision} {run.inputs}",
+        )
+        self.best: dict[str, Any] = {"score": -1.0, "epoch": 0, "weights": {}}
+        self.step = self._resume()
+
+    def train(self, validation: TrainingSet | None, drop: PatchDropout | None) -> None:
+        """Run the epochs that are left."""
+        batches = self.stream.from_step(self.step)
+        with History(self._log_folder(), self.phase.name, first_step=self.step) as history:
+            while self.step < self.total and not self._stopped():
+                loss = self._epoch(batches, drop, history)
+                self._finish_epoch(loss, validation, history)
+
+    def conclude(self) -> None:
+        """Leave the weights that count in the model: best, averaged or last, with a share of the start."""
+        weights = self.best["weights"] if self.phase.patience else trainable(self._current())
+        share = self.phase.wise
+        restore(self.model, {name: w.lerp(self.start[name], share) for name, w in weights.items()})
+        self.model.eval()
+
+    @torch.inference_mode()
+    def balanced_accuracy(self, data: TrainingSet, *, averaged: bool = True) -> float:
+        """Of the averaged weights, or of those in the model."""
+        model = self._current().eval() if averaged else self.model.eval()
+        text = self.texts.conditions(model)
+        predicted = []
+        for pixels in data.pixels.split(EVALUATION_BATCH):
+            with self.accelerator.autocast():
+                image = model.encode_image(self.normalise(pixels.to(text.device)), normalize=True)
+            predicted.append((image.float() @ text.T).argmax(dim=-1).cpu())
+        return balanced_accuracy(torch.cat(predicted).numpy(), data.labels.numpy())
+
+    def _epoch(
+        self, batches: Iterator[tuple[Tensor, Tensor]], drop: PatchDropout | None, history: History
+    ) -> float:
+        """Steps up to the next end of an epoch; returns their mean loss."""
+        self.model.train()
+        epoch = self.step // self.stream.steps + 1
+        steps = range(self.step, epoch * self.stream.steps)
+        bar = tqdm(
+            steps,
+            desc=f"{self.phase.name} {epoch}/{self.phase.epochs}",
+            unit="batch",
+            disable=not self.accelerator.is_main_process,
+        )
+        seen = []
+        for step in bar:
+            if drop is not None:
+                drop.prob = self.phase.patch_dropout if step < (1 - self.phase.whole) * self.total else 0.0
+            seen.append(self._step(batches))
+            history.step(step, loss=seen[-1], learning_rate=float(self.schedule.get_last_lr()[-1]))
+            bar.set_postfix(loss=f"{np.mean(seen[-50:]):.3f}")
+            self.step = step + 1
+            if self.step % CHECKPOINT_STEPS == 0 and self.step != steps.stop:
+                self._save()
+        return float(np.mean(seen))
+
+    def _step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
+        """One optimiser step over all its batches; returns the loss, the mean over processes."""
+        total = 0.0
+        for turn in range(self.phase.accumulate):
+            pixels, labels = (t.to(self.accelerator.device) for t in next(batches))
+            seed = mix(self.run.seed, self.step, turn)
+            torch.manual_seed(mix(seed, self.accelerator.process_index))  # drop path and patch dropout
+            last = turn == self.phase.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.objective):
+                loss = self.objective(pixels, labels, self.step, turn) / self.phase.accumulate
+                self.accelerator.backward(loss)
+            total += float(self.accelerator.reduce(loss.detach(), "mean"))
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.schedule.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return total
+
+    def _finish_epoch(self, loss: float, validation: TrainingSet | None, history: History) -> None:
+        epoch = self.step // self.stream.steps
+        values = {"epoch": float(epoch), "loss": loss}
+        if validation is not None:
+            values["balanced_accuracy"] = score = self.balanced_accuracy(validation)
+            if score > self.best["score"]:
+                self.best = {"score": score, "epoch": epoch, "weights": trainable(self._current())}
+        history.epoch(self.step - 1, **values)
+        if self.accelerator.is_main_process:
+            tqdm.write("  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        self._save()
+
+    def _stopped(self) -> bool:
+        epoch = self.step // self.stream.steps
+        return bool(self.phase.patience and epoch - self.best["epoch"] >= self.phase.patience)
+
+    def _current(self) -> Clip:
+        """The model whose weights count so far."""
+        return self.model if self.average is None else self.average.module
+
+    def _log_folder(self) -> Path:
+        """One a process, so that two never write to one file."""
+        rank = self.accelerator.process_index
+        return self.run.folder if rank == 0 else self.run.folder / f"process-{rank}"
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            self.checkpoint.save(
+                {
+                    "step": self.step,
+                    "model": trainable(self.model),
+                    "average": self.average and trainable(self.average.module),
+                    "averaged": self.average and self.average.n_averaged,
+                    "optimiser": self.optimiser.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                    "best": self.best,
+                }
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> int:
+        state = self.checkpoint.load()
+        if state is None:
+            return 0
+        restore(self.model, state["model"])
+        if self.average is not None:
+            restore(self.average.module, state["average"])
+            self.average.n_averaged.copy_(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.best = state["best"]
+        return int(state["step"])
+
+
+def parameter_groups(model: Clip, phase: Phase) -> list[dict[str, Any]]:
+    """Parameters that train, by learning rate and weight decay.
+
+    Vectors, scalars and positions are not decayed. Rates fall by ``layer_decay`` from block to
+    block downwards; the projections and the scale take ``fresh`` times the peak.
+    """
+    depth = len(model.visual.trunk.blocks)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (trunk if ".trunk." in f".{name}" else fresh).append(parameter)
-    return [
-        {"params": trunk, "lr": phase.learning_rate},
-        {"params": fresh, "lr": phase.learning_rate * phase.fresh},
-    ]
+        if not parameter.requires_grad:
+            continue
+        rate = phase.learning_rate * _factor(f".{name}", depth, phase)
+        decay = (
+            0.0 if parameter.ndim < 2 or "pos_embed" in name or "cls_token" in name else phase.weight_decay
+        )
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
 
 
-def _sampling(labels: Tensor, power: float) -> tuple[Tensor, Tensor]:
-    """Weight of each image, and the distribution of conditions that follows."""
-    counts = torch.bincount(labels, minlength=len(CONDITIONS)).double()
-    share = counts**power
-    share /= share.sum()
-    return (share / counts.clamp(min=1))[labels], share.clamp(min=1e-6).float()
+def _factor(name: str, depth: int, phase: Phase) -> float:
+    _, inside, rest = name.partition(".trunk.")
+    if not inside:
+        return 1.0 if ".text.transformer." in name else phase.fresh
+    if rest.startswith("blocks."):
+        level = int(rest.split(".")[1]) + 1
+    else:
+        level = 0 if rest.startswith(("patch_embed", "pos_embed", "cls_token")) else depth + 1
+    return float(phase.layer_decay ** (depth + 1 - level))
 
 
-def _batches(data: TrainingSet, weights: Tensor, size: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    augment = _augmentation()
-    for _ in range(steps):
-        rows = torch.multinomial(weights, size, replacement=True)
-        images = data.pixels[rows].permute(0, 3, 1, 2)
-        batch = torch.stack([augment(image) for image in images])
-        yield batch.permute(0, 2, 3, 1), data.labels[rows]
-
-
-def _augmentation() -> v2.Transform:
-    """Dermoscopy has no upright, so all flips and quarter turns are natural."""
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(IMAGE_SIZE, scale=(0.5, 1.0), ratio=(0.8, 1.25), antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.RandomChoice([_quarter_turns(n) for n in range(4)]),
-            v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
-        ]
-    )
-
-
-def _quarter_turns(count: int) -> v2.Transform:
-    return v2.Lambda(lambda image: image.rot90(count, dims=(-2, -1)))
-
-
-def _cosine(phase: Phase, steps: int) -> Callable[[int], float]:
-    total = phase.epochs * steps
+def cosine(phase: Phase, total: int) -> Callable[[int], float]:
+    """Linear warm-up, then half a cosine down to zero."""
     warmup = max(1, int(phase.warmup * total))
 
     def factor(step: int) -> float:
@@ -181,34 +332,26 @@ def _cosine(phase: Phase, steps: int) -> Callable[[int], float]:
     return factor
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The state of one phase after an epoch, on disk."""
+def _blend(images: Tensor, labels: Tensor, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Mixup: a convex combination of the batch with itself in another order."""
+    if not alpha:
+        return images, labels
+    random = np.random.default_rng(seed)
+    share = float(random.beta(alpha, alpha))
+    order = torch.from_numpy(random.permutation(len(labels))).to(labels.device)
+    target = F.one_hot(labels, len(CONDITIONS)).float()
+    return torch.lerp(images[order], images, share), torch.lerp(target[order], target, share)
 
-    path: Path
-    run: str
-    model: Clip
-    optimiser: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
 
-    def save(self, epoch: int) -> None:
-        """Write in one step, so that a kill leaves the previous state."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimiser", "schedule")}
-        torch.save({"epoch": epoch, "run": self.run, **parts}, temporary)
-        temporary.replace(self.path)
-
-    def resume(self) -> int:
-        """Take the state back; returns the number of finished epochs."""
-        if not self.path.is_file():
-            return 0
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if state["run"] != self.run:
-            raise ValueError(
-                f"{self.path} belongs to another run ({state['run']}); this one is {self.run}. "
-                "Remove it, or choose another folder."
-            )
-        for name in ("model", "optimiser", "schedule"):
-            getattr(self, name).load_state_dict(state[name])
-        return int(state["epoch"])
+@contextmanager
+def _patch_dropout(model: Clip, phase: Phase) -> Iterator[PatchDropout | None]:
+    """Let the image tower leave patches out while it trains."""
+    trunk = model.visual.trunk
+    before = trunk.patch_drop
+    drop = PatchDropout(phase.patch_dropout, num_prefix_tokens=trunk.num_prefix_tokens)
+    try:
+        if phase.patch_dropout:
+            trunk.patch_drop = drop
+        yield drop if phase.patch_dropout else None
+    finally:
+        trunk.patch_drop = before

@@ -21,9 +21,11 @@ import open_clip
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from derma_training.bundle import Bundle, BundleError
+from derma_training import text_package
+from derma_training.bundle import WEIGHTS, Bundle, BundleError
 
 # Full matches of module names. The patch embedding (trunk.patch_embed.proj) and the
 # projection head (head.proj) share their last name with attn.proj and stay out.
@@ -32,6 +34,8 @@ TEXT_TARGETS = (
     r"text\.transformer\.encoder\.layer\.\d+\."
     r"(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense|output\.dense)"
 )
+
+TEXT_TRANSFORMER = "text.transformer."
 
 Tokenizer: TypeAlias = Callable[[Sequence[str]], Tensor]
 # open_clip.CustomTextCLIP, an nn.Module whose package has no types.
@@ -59,21 +63,43 @@ def build_model(folder: str | Path, *, weights: bool = True) -> Clip:
         hf_model_pretrained=False,
     )
     checkpoint = _checkpoint(folder) if weights else None
+    package = text_package.locate(folder)
     model = open_clip.create_model(
         f"local-dir:{folder}",
         text_cfg=text_cfg,
         pretrained_text=False,
         pretrained_image=False,
-        load_weights=weights and checkpoint is None,
+        load_weights=weights and not (checkpoint or package),
     )
+    if package:
+        text_package.load_transformer(model.text.transformer, package)
     if checkpoint:
         model, report = load_checkpoint(model, checkpoint)
         if report.missing:
             raise BundleError(f"{checkpoint} lacks {len(report.missing)} tensors, e.g. {report.missing[0]}")
+    elif package and weights:
+        _load_trained(model, folder / WEIGHTS)
     # Written out, attention is faster here on a CPU and exports to plain MatMul and Softmax.
     for block in model.visual.trunk.blocks:
         block.attn.fused_attn = False
     return model.eval()
+
+
+def trained_state(model: Clip, folder: Path) -> dict[str, Tensor]:
+    """The tensors a bundle keeps: all, but for a text transformer that a package ships."""
+    shipped = text_package.locate(folder) is not None
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not (shipped and name.startswith(TEXT_TRANSFORMER))
+    }
+
+
+def _load_trained(model: Clip, path: Path) -> None:
+    missing, unexpected = model.load_state_dict(load_file(str(path)), strict=False)
+    strange = [*unexpected, *(name for name in missing if not name.startswith(TEXT_TRANSFORMER))]
+    if strange:
+        raise BundleError(f"{path} does not fit its configuration: {len(strange)} tensors, e.g. {strange[0]}")
 
 
 def _checkpoint(folder: Path) -> Path | None:
@@ -96,9 +122,9 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
 
 def text_folder(folder: Path) -> Path:
-    """Where a folder keeps BERT's ``config.json`` and the tokenizer: ``text/``, or itself."""
-    for candidate in (folder / "text", folder):
-        if (candidate / "config.json").is_file():
+    """Where BERT's ``config.json`` and the tokenizer are: a package, ``text/``, or the folder itself."""
+    for candidate in (text_package.locate(folder), folder / "text", folder):
+        if candidate and (candidate / "config.json").is_file():
             return candidate
     raise BundleError(f"{folder} has no text/config.json (the text encoder's configuration)")
 

@@ -1,9 +1,9 @@
-"""How ``derma-mini`` is made: every tensor trained here, then sealed with its measurements.
+"""A run from a configuration to a sealed bundle.
 
-    bundle = make_mini(Path(ISIC2018_DIR), Path("vit_tiny_patch16_224.safetensors"), Path("bundle"))
+    bundle = make_bundle(load("training/configs/derma-mini.toml"), read(folder), start, Path("derma-mini"))
 
-Phase ``full`` trains both towers from a timm ViT-Tiny; its weights are rounded to fp16
-and frozen. Phase ``lora`` trains adapters on top of exactly those rounded weights.
+Everything a run leaves behind while it works is in ``<out>.run``: configuration, loss
+curves, TensorBoard logs, checkpoints. A later call with the same arguments goes on.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
-from torch import nn
 
-from derma_training import architecture
+from derma_semantics.conditions import CONDITIONS
+from derma_training import architecture, prompts
+from derma_training.batches import TrainingSet
 from derma_training.bundle import (
     MANIFEST,
     WEIGHTS,
@@ -35,133 +37,226 @@ from derma_training.bundle import (
 from derma_training.calibrate import calibrate
 from derma_training.card import DATA_LICENCE, INTENDED_USE, model_card
 from derma_training.classifier import Normalise
-from derma_training.data import Example, Parts, labels, load_pixels, read_isic2018, split_by_lesion
+from derma_training.config import Config, dump
+from derma_training.data import Example, Parts, Shares, downsample, labels, load_pixels, pick, split_by_lesion
 from derma_training.evaluate import answers, evaluate
-from derma_training.fit import Phase, TrainingSet, fit
-from derma_training.model import add_lora, build_model, count_parameters, load_tokenizer, pixel_statistics
-
-PHASES = (
-    Phase("full", epochs=10, learning_rate=2e-4, sampling=0.5, fresh=5.0),
-    Phase("lora", epochs=3, learning_rate=5e-4, sampling=0.0),
+from derma_training.fit import Run, fit
+from derma_training.model import (
+    Clip,
+    add_lora,
+    build_model,
+    count_parameters,
+    load_tokenizer,
+    pixel_statistics,
+    trained_state,
 )
-DATA = "ISIC 2018 Task 3 training images"
-WEIGHTS_STORY = (
-    "timm's vit_tiny_patch16_224 (augreg, Apache-2.0) as a start, fully fine-tuned, then LoRA on top."
-)
+from derma_training.recalibrate import one_a_lesion
+from derma_training.scaling import fit_scaling
+
+CONFIGURATION = "training.toml"
+SPLIT = "split.json"
+PROMPTS = {condition.code: condition.prompts for condition in CONDITIONS}
+BASES = {
+    "mini": "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    "biomedclip": "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+}
+
+Say = Callable[[str], object]
 
 
-def make_mini(
-    data: Path,
-    start: Path,
-    out: Path,
-    *,
-    seed: int = 0,
-    phases: tuple[Phase, Phase] = PHASES,
-) -> Bundle:
-    """Train, calibrate, measure and seal a bundle.
+@dataclass(frozen=True)
+class Place:
+    """Where a run reads its start and writes its results.
 
-    Interrupted, it continues from its last epoch: the state is in ``<out>.checkpoints``
-    until the bundle is sealed.
-
-    Args:
-        data: folder in the official ISIC 2018 Task 3 layout, with a lesion table.
-        start: timm state dict of ``vit_tiny_patch16_224``, safetensors.
+    Attributes:
+        start: timm weights (base ``mini``), or the folder of ``derma-train fetch-base``.
         out: the bundle's folder.
     """
+
+    start: Path
+    out: Path
+
+    @property
+    def run(self) -> Path:
+        return self.out.with_name(self.out.name + ".run")
+
+
+def make_bundle(
+    config: Config,
+    examples: Sequence[Example],
+    place: Place,
+    *,
+    workers: int = 0,
+    say: Say = print,
+) -> Bundle | None:
+    """Train, calibrate, measure and seal.
+
+    Returns:
+        The bundle; None in a process that only helped (``torchrun``).
+    """
     commit = _git_commit()
-    parts = split_by_lesion(read_isic2018(data), seed=seed)
-    checkpoints = out.with_name(out.name + ".checkpoints")
-    train_weights(parts, start, out, checkpoints, seed=seed, phases=phases)
-    bundle = finish(parts, out, seed=seed, phases=phases, commit=commit)
-    shutil.rmtree(checkpoints)
+    parts = split(examples, config)
+    accelerator = train_weights(config, parts, place, workers=workers, say=say)
+    if not accelerator.is_main_process:
+        return None
+    bundle = finish(config, parts, place, commit)
+    shutil.rmtree(place.run / "checkpoints")
     return bundle
 
 
-def train_weights(
-    parts: Parts, start: Path, folder: Path, checkpoints: Path, *, seed: int, phases: tuple[Phase, Phase]
-) -> None:
-    """Run both phases and leave configuration, vocabulary, weights and adapter in ``folder``."""
-    full, lora = phases
-    torch.manual_seed(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    # The trainer of vocabularies breaks ties at random: a run keeps the one it began with.
-    if not checkpoints.is_dir():
-        architecture.write_mini(folder)
-    vocabulary = sha256(folder / "text" / "vocab.txt")
-    inputs = f"data {_names_digest(parts.train)} start {sha256(start)} vocabulary {vocabulary}"
-    data = TrainingSet(load_pixels(parts.train, label="training images"), labels(parts.train))
-    tokenizer = load_tokenizer(folder)
-    normalise = Normalise(*pixel_statistics(folder))
-
-    model = build_model(folder, weights=False)
-    architecture.load_timm_trunk(model, start)
-    print(f"full: {count_parameters(model)}")
-    fit(model, tokenizer, data, normalise, full, seed=seed, checkpoints=checkpoints, inputs=inputs)
-    save_weights(model, folder / WEIGHTS)
-
-    torch.manual_seed(seed)  # the adapters' start must not depend on whether `full` was resumed
-    model = build_model(folder)
-    adapted = add_lora(model)
-    print(f"lora: {count_parameters(adapted)}")
-    fit(model, tokenizer, data, normalise, lora, seed=seed + 1, checkpoints=checkpoints, inputs=inputs)
-    adapted.half().save_pretrained(str(folder / "adapter"))
+def split(examples: Sequence[Example], config: Config) -> Parts:
+    """The four parts that the configuration asks for."""
+    settings = config.split
+    shares = Shares(settings.test, settings.calibration, settings.validation)
+    return split_by_lesion(examples, seed=settings.seed, fold=settings.fold, shares=shares)
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """All tensors in fp16, safetensors format."""
-    save_file({name: t.half().contiguous() for name, t in model.state_dict().items()}, str(path))
+def bundle_parts(bundle: Bundle, examples: Sequence[Example]) -> Parts:
+    """The parts that a bundle was made with; every image it did not hold out trained it."""
+    held_out = json.loads((bundle.path / SPLIT).read_text())
+    parts = {name: pick(examples, names) for name, names in held_out.items()}
+    kept = {name for names in held_out.values() for name in names}
+    train = [example for example in examples if example.name not in kept]
+    return Parts(train, parts.get("validation", []), parts["calibration"], parts["test"])
 
 
-def finish(
-    parts: Parts, folder: Path, *, seed: int, phases: tuple[Phase, Phase], commit: str | None
-) -> Bundle:
+def train_weights(config: Config, parts: Parts, place: Place, *, workers: int, say: Say) -> Accelerator:
+    """Run all phases and leave configuration, text encoder, weights and adapter in ``place.out``."""
+    accelerator = Accelerator(mixed_precision=config.precision)
+    if accelerator.is_main_process:
+        _begin(config, place)
+    accelerator.wait_for_everyone()
+    lists = (_names(parts.train), _names(parts.validation), map(str, PROMPTS.items()))
+    inputs = " ".join([*map(_digest, lists), _start_digest(config, place)])
+    run = Run(accelerator, place.run, config.seed, inputs, workers)
+    for number in range(len(config.phases)):
+        _run_phase(config, number, parts, place, run, say)
+    return accelerator
+
+
+def _run_phase(config: Config, number: int, parts: Parts, place: Place, run: Run, say: Say) -> None:
+    phase, main = config.phases[number], run.accelerator.is_main_process
+    torch.manual_seed(config.seed)  # what starts at random must not depend on where a run stopped
+    model = _start(config, place) if number == 0 else build_model(place.out)
+    if phase.method == "lora":
+        adapted = add_lora(model, r=phase.lora.r, alpha=phase.lora.alpha, text=phase.lora.text)
+    else:
+        model.text.transformer.requires_grad_(False)
+    if main:
+        say(f"{phase.name}: {count_parameters(model)}")
+    run = replace(run, inputs=f"{run.inputs} after {config.phases[:number]!r}")
+    chosen = parts.train
+    if phase.balance.max_nevi:
+        chosen = downsample(chosen, most=phase.balance.max_nevi, seed=config.seed)
+    validation = _decoded(parts.validation, "validation") if parts.validation else None
+    normalise = Normalise(*pixel_statistics(place.out))
+    tokenizer = load_tokenizer(place.out)
+    score = fit(model, tokenizer, PROMPTS, normalise, _decoded(chosen, "training"), validation, phase, run)
+    if main:
+        if phase.method == "lora":
+            adapted.half().save_pretrained(str(place.out / "adapter"))
+        else:
+            save_weights(model, place.out)
+        if score is not None:
+            say(f"{phase.name}: balanced accuracy on validation {score:.3f}")
+    run.accelerator.free_memory()
+    run.accelerator.wait_for_everyone()
+
+
+def save_weights(model: Clip, folder: Path) -> None:
+    """All tensors of ours in fp16, safetensors format."""
+    state = trained_state(model, folder)
+    save_file({name: t.half().contiguous().cpu() for name, t in state.items()}, str(folder / WEIGHTS))
+
+
+def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bundle:
     """Calibrate on the calibration part, measure on the test part, write the card, seal."""
+    folder = place.out
     facts = {
-        "name": folder.name,
-        "base_model": "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+        "name": config.name,
+        "base_model": BASES[config.base],
         "licence": DATA_LICENCE,
         "intended_use": INTENDED_USE,
         "git_commit": commit,
-        "training": {"data": DATA, "seed": seed, "phases": [asdict(phase) for phase in phases]},
     }
     (folder / MANIFEST).unlink(missing_ok=True)  # until it is sealed anew, this is no bundle
     _tidy_adapter(folder / "adapter")
+    (folder / CONFIGURATION).write_text(dump(config))
     write_prompts(folder)
-    write_json(
-        folder / "split.json", {name: _names(getattr(parts, name)) for name in ("calibration", "test")}
-    )
+    held_out = ("validation", "calibration", "test")
+    write_json(folder / SPLIT, {name: _names(getattr(parts, name)) for name in held_out})
     unsealed = Bundle(folder, facts, digest="00" * 32)
-    write_calibration(folder, Calibration())
-    probabilities, _ = answers(unsealed, parts.calibration)
-    calibration = calibrate(probabilities, labels(parts.calibration).numpy(), name=DATA)
+    calibration = _calibration(unsealed, parts)
     write_calibration(folder, calibration)
-    counts = {name: len(getattr(parts, name)) for name in ("train", "calibration", "test")}
+    counts = {name: len(getattr(parts, name)) for name in ("train", *held_out)}
     report = {
-        "data": DATA,
-        "split": {"by": "lesion", "seed": seed, **counts},
+        "data": ", ".join(sorted({example.source for example in parts.test})),
+        "split": {"by": "lesion", **config.split.model_dump(), "images": counts},
         "scorer": "derma-train evaluate",
         **evaluate(unsealed, parts.test),
+        "text": prompts.report(unsealed, parts),
     }
     write_json(folder / "metrics.json", report)
-    card = model_card(folder.name, WEIGHTS_STORY, counts, seed, report, calibration)
-    (folder / "MODEL_CARD.md").write_text(card)
+    (folder / "MODEL_CARD.md").write_text(model_card(config, counts, report, calibration))
     return seal(folder, **facts)
 
 
+def _calibration(bundle: Bundle, parts: Parts) -> Calibration:
+    """Scaling from the validation part, where there is one; thresholds from the calibration part."""
+    write_calibration(bundle.path, Calibration())
+    known = parts.validation or parts.calibration
+    scaling = fit_scaling(answers(bundle, known)[0], labels(known).numpy())
+    held_out = one_a_lesion(parts.calibration)
+    probabilities = scaling.apply(answers(bundle, held_out)[0])
+    name = "the bundle's calibration part"
+    return calibrate(probabilities, labels(held_out).numpy(), scaling, name=name)
+
+
+def _begin(config: Config, place: Place) -> None:
+    """Write what a run can be repeated from, and the untrained part of the bundle."""
+    place.run.mkdir(parents=True, exist_ok=True)
+    (place.run / CONFIGURATION).write_text(dump(config))
+    place.out.mkdir(parents=True, exist_ok=True)
+    if config.base == "mini":
+        architecture.write_mini(place.out)
+    else:
+        shutil.copytree(place.start, place.out, dirs_exist_ok=True)
+
+
+def _start(config: Config, place: Place) -> Clip:
+    """The model before its first step."""
+    if config.base == "biomedclip":
+        return build_model(place.out)
+    model = build_model(place.out, weights=False)
+    architecture.load_timm_trunk(model, place.start)
+    return model
+
+
+def _start_digest(config: Config, place: Place) -> str:
+    if config.base == "mini":
+        return sha256(place.start)
+    return " ".join(sha256(path) for path in sorted(place.start.glob("open_clip_*model.*")))
+
+
+def _decoded(examples: Sequence[Example], part: str) -> TrainingSet:
+    return TrainingSet(load_pixels(examples, label=f"{part} images"), labels(examples))
+
+
 def _names(examples: Sequence[Example]) -> list[str]:
-    return sorted(example.path.stem for example in examples)
+    return sorted(example.name for example in examples)
 
 
-def _names_digest(examples: Sequence[Example]) -> str:
-    return hashlib.sha256("\n".join(_names(examples)).encode()).hexdigest()
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _tidy_adapter(folder: Path) -> None:
     """Drop PEFT's README template and the training machine's path from the adapter."""
-    (folder / "README.md").unlink(missing_ok=True)
     config = folder / "adapter_config.json"
-    text = json.loads(config.read_text())
-    write_json(config, {**text, "base_model_name_or_path": None})
+    if not config.is_file():
+        return
+    (folder / "README.md").unlink(missing_ok=True)
+    write_json(config, {**json.loads(config.read_text()), "base_model_name_or_path": None})
 
 
 def _git_commit() -> str | None:

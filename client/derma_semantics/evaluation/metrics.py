@@ -1,10 +1,17 @@
-"""How good a classifier's probabilities are, with the uncertainty that goes with them.
+"""How good a classifier's probabilities are, as numbers that go together.
 
     report = measure(probabilities, labels)
     report["balanced_accuracy"], report["melanoma"]["sensitivity"]["value"]
+    report["conditions"]["BCC"]["specificity"]["interval_95"]
 
 Balanced accuracy is the ISIC 2018 Task 3 metric: the mean recall of the seven conditions.
 Accuracy stands only beside it, and sensitivity only beside specificity.
+
+An image that got no answer has probabilities of zero. It is wrong: a miss in every
+sensitivity, in accuracy and in balanced accuracy, last in every ranking, and never a true
+negative: specificities, calibration and the size of prediction sets are those of the
+answered images. Where two probabilities tie for the maximum no condition is predicted,
+as the official scorer has it, which makes the image wrong as well.
 """
 
 from __future__ import annotations
@@ -13,43 +20,63 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 
 from derma_semantics.conditions import CODES, CONDITIONS
 
 MELANOMA = CODES.index("MEL")
 MALIGNANT = np.array([condition.malignant for condition in CONDITIONS])
-BOOTSTRAPS = 1000
+UNDECIDED = -1
+BINS = 15
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-def measure(probabilities: Floats, labels: Ints, *, seed: int = 0) -> dict[str, Any]:
-    """Measure top-1 decisions and calibration.
+def measure(probabilities: Floats, labels: Ints) -> dict[str, Any]:
+    """Measure top-1 decisions, rankings and calibration.
 
     Args:
-        probabilities: shape (N, 7).
-        labels: condition indices, shape (N,); one image a lesion.
+        probabilities: shape (N, 7); zeros where there is no answer.
+        labels: condition indices, shape (N,).
     """
-    predicted = probabilities.argmax(axis=1)
+    predicted, answered = decide(probabilities), is_answered(probabilities)
     return {
         "images": len(labels),
-        "balanced_accuracy": {
-            "value": balanced_accuracy(predicted, labels),
-            "interval_95": _bootstrap(predicted, labels, seed),
-        },
+        "unanswered": int((~answered).sum()),
+        "balanced_accuracy": {"value": balanced_accuracy(predicted, labels)},
         "accuracy": float((predicted == labels).mean()),
-        "recall": {
-            code: rate(predicted[labels == i] == i) for i, code in enumerate(CODES) if (labels == i).any()
+        "conditions": {
+            code: {
+                **detection(predicted == i, labels == i, answered),
+                "auc": auc(probabilities[:, i], labels == i),
+            }
+            for i, code in enumerate(CODES)
         },
-        "melanoma": detection(predicted == MELANOMA, labels == MELANOMA),
-        "melanoma_specificity_at_95_sensitivity": specificity_at(
-            probabilities[:, MELANOMA], labels == MELANOMA, 0.95
-        ),
+        "macro_auc": macro_auc(probabilities, labels),
+        "melanoma": detection(predicted == MELANOMA, labels == MELANOMA, answered),
+        **{
+            f"melanoma_specificity_at_{level}_sensitivity": melanoma_specificity_at(
+                probabilities, labels, level / 100
+            )
+            for level in (90, 95)
+        },
         "expected_calibration_error": calibration_error(probabilities, labels),
+        "brier": brier(probabilities, labels),
+        "confusion": confusion(predicted, labels),
     }
+
+
+def is_answered(probabilities: Floats) -> Bools:
+    """Which rows are answers, and not the zeros that stand for none."""
+    return np.asarray(probabilities.any(axis=1))
+
+
+def decide(probabilities: Floats) -> Ints:
+    """The index of the one highest probability, ``UNDECIDED`` where several share it."""
+    highest = probabilities == probabilities.max(axis=1, keepdims=True)
+    return np.where(highest.sum(axis=1) == 1, highest.argmax(axis=1), UNDECIDED)
 
 
 def balanced_accuracy(predicted: Ints, labels: Ints) -> float:
@@ -57,9 +84,30 @@ def balanced_accuracy(predicted: Ints, labels: Ints) -> float:
     return float(np.mean([(predicted[labels == c] == c).mean() for c in np.unique(labels)]))
 
 
-def detection(positive: Bools, truth: Bools) -> dict[str, Any]:
+def detection(positive: Bools, truth: Bools, answered: Bools | None = None) -> dict[str, Any]:
     """Sensitivity and specificity of a yes-no decision, always together."""
-    return {"sensitivity": rate(positive[truth]), "specificity": rate(~positive[~truth])}
+    negative = ~truth if answered is None else ~truth & answered
+    return {"sensitivity": rate(positive[truth]), "specificity": rate(~positive[negative])}
+
+
+def triage_report(flagged: Bools, labels: Ints, answered: Bools | None = None) -> dict[str, Any]:
+    """What flagging these images achieves, for melanoma and for malignancy."""
+    return {
+        "melanoma": detection(flagged, labels == MELANOMA, answered),
+        "malignancy": detection(flagged, MALIGNANT[labels], answered),
+    }
+
+
+def prediction_set_report(sets: Bools, labels: Ints, answered: Bools | None = None) -> dict[str, Any]:
+    """How often sets of conditions, bool (N, 7), hold the true one, and how large they are."""
+    covered = sets[np.arange(len(labels)), labels]
+    sizes = sets.sum(axis=1) if answered is None else sets[answered].sum(axis=1)
+    return {
+        "coverage": rate(covered),
+        "coverage_of": {code: rate(covered[labels == i]) for i, code in enumerate(CODES)},
+        "mean_size": float(sizes.mean()) if len(sizes) else None,
+        "images_of_size": np.bincount(sizes, minlength=len(CODES) + 1).tolist(),
+    }
 
 
 def rate(hits: Bools) -> dict[str, Any]:
@@ -74,6 +122,18 @@ def rate(hits: Bools) -> dict[str, Any]:
     }
 
 
+def auc(scores: Floats, truth: Bools) -> float | None:
+    """Area under the ROC curve, ties counted half; None without positives or negatives."""
+    return _areas(scores[:, None], truth[:, None])[0]
+
+
+def macro_auc(probabilities: Floats, labels: Ints) -> float | None:
+    """Mean one-against-the-rest AUC; None unless every condition occurs."""
+    areas = _areas(probabilities, labels[:, None] == np.arange(len(CODES)))
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if len(known) == len(CODES) else None
+
+
 def threshold_for_sensitivity(scores: Floats, truth: Bools, sensitivity: float) -> float:
     """The highest threshold at which ``scores >= threshold`` finds that share of the positives."""
     positives = np.sort(scores[truth])[::-1]
@@ -86,21 +146,61 @@ def specificity_at(scores: Floats, truth: Bools, sensitivity: float) -> float:
     return float((scores[~truth] < threshold_for_sensitivity(scores, truth, sensitivity)).mean())
 
 
-def calibration_error(probabilities: Floats, labels: Ints, bins: int = 15) -> float:
-    """Expected calibration error of the top-1 probability (Guo et al., arXiv 1706.04599)."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
+def melanoma_specificity_at(probabilities: Floats, labels: Ints, sensitivity: float) -> float | None:
+    """For melanoma against the rest; None without melanomas or without others."""
+    truth = labels == MELANOMA
+    counted = truth | is_answered(probabilities)
+    if not truth.any() or truth[counted].all():
+        return None
+    return specificity_at(probabilities[counted, MELANOMA], truth[counted], sensitivity)
+
+
+def reliability(probabilities: Floats, labels: Ints, bins: int = BINS) -> list[dict[str, Any]]:
+    """Answered images by top-1 probability: each non-empty bin's count, confidence, accuracy."""
+    answered = is_answered(probabilities)
+    confidence = probabilities[answered].max(axis=1)
+    correct = decide(probabilities[answered]) == labels[answered]
     index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(confidence[index == b].mean() - correct[index == b].mean()) * (index == b).mean()
+    return [
+        {
+            "bin": int(b),
+            "images": int((index == b).sum()),
+            "confidence": float(confidence[index == b].mean()),
+            "accuracy": float(correct[index == b].mean()),
+        }
         for b in np.unique(index)
     ]
-    return float(np.sum(gaps))
 
 
-def _bootstrap(predicted: Ints, labels: Ints, seed: int) -> list[float]:
-    """95 % interval of balanced accuracy, resampling within each condition."""
-    rng = np.random.default_rng(seed)
-    hits = [predicted[labels == c] == c for c in np.unique(labels)]
-    recalls = [rng.binomial(len(h), h.mean(), BOOTSTRAPS) / len(h) for h in hits]
-    return [float(q) for q in np.quantile(np.mean(recalls, axis=0), [0.025, 0.975])]
+def calibration_error(probabilities: Floats, labels: Ints, bins: int = BINS) -> float | None:
+    """Expected calibration error of the top-1 probability (Guo et al., arXiv 1706.04599)."""
+    rows = reliability(probabilities, labels, bins)
+    if not rows:
+        return None
+    gaps = [abs(row["confidence"] - row["accuracy"]) * row["images"] for row in rows]
+    return float(sum(gaps) / sum(row["images"] for row in rows))
+
+
+def brier(probabilities: Floats, labels: Ints) -> float | None:
+    """Mean squared distance to the truth, summed over conditions: 0 is perfect, 2 is worst."""
+    answered = is_answered(probabilities)
+    if not answered.any():
+        return None
+    truth = np.eye(len(CODES))[labels[answered]]
+    return float(((probabilities[answered] - truth) ** 2).sum(axis=1).mean())
+
+
+def confusion(predicted: Ints, labels: Ints) -> dict[str, Any]:
+    """Counts: a row for each true condition, a column for each predicted one and for none."""
+    counts = np.zeros((len(CODES), len(CODES) + 1), dtype=int)
+    np.add.at(counts, (labels, predicted), 1)  # UNDECIDED, -1, is the last column
+    return {"rows": list(CODES), "columns": [*CODES, "undecided"], "counts": counts.tolist()}
+
+
+def _areas(scores: Floats, truth: Bools) -> list[float | None]:
+    """AUC of each column, as the Mann-Whitney statistic."""
+    ranks = rankdata(scores, axis=0)
+    positives = truth.sum(axis=0)
+    pairs = positives * (len(truth) - positives)
+    above = (ranks * truth).sum(axis=0) - positives * (positives + 1) / 2
+    return [float(u / n) if n else None for u, n in zip(above, pairs, strict=True)]

@@ -1,0 +1,90 @@
+"""``derma-train evaluate`` on the committed bundle, and the card written from its report."""
+
+import json
+from dataclasses import replace
+
+import click.testing
+import pytest
+
+from derma_semantics.conditions import CODES
+from derma_semantics.evaluation.truth import Case, write_truth
+from derma_training.bundle import Bundle
+from derma_training.calibrate import calibrate
+from derma_training.card import model_card
+from derma_training.cli import main
+from derma_training.config import load
+from derma_training.data import labels, read
+from derma_training.evaluate import SEEN, answers, evaluate, part_of
+from derma_training.scaling import Scaling
+
+IMAGES = 28
+
+
+@pytest.fixture(scope="module")
+def isic(tmp_path_factory, jpeg):
+    """Drawn pictures in the official layout, four of each condition, two of each lesion."""
+    folder = tmp_path_factory.mktemp("isic")
+    (folder / "ISIC2018_Task3_Training_Input").mkdir()
+    cases = [Case(f"DRAWN_{i:03d}", i // 2 % 7, f"L{i // 2}") for i in range(IMAGES)]
+    for number, case in enumerate(cases):
+        (folder / "ISIC2018_Task3_Training_Input" / f"{case.name}.jpg").write_bytes(jpeg(number))
+    write_truth(folder / "ISIC2018_Task3_Training_GroundTruth.csv", cases)
+    rows = [f"{case.lesion},{case.name},50,female,back" for case in cases]
+    (folder / "HAM10000_metadata.csv").write_text(
+        "\n".join(["lesion_id,image_id,age,sex,localization", *rows])
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(mini):
+    return Bundle.open(mini)
+
+
+def run(*arguments):
+    return click.testing.CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def test_command_writes_what_derma_evaluate_writes(isic, mini, tmp_path):
+    result = run(mini, "--data", isic, "--part", "all", "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (report["images"], report["lesions"], report["part"]) == (IMAGES, IMAGES // 2, "all")
+    assert report["official"]["balanced_accuracy"] == pytest.approx(report["balanced_accuracy"]["value"])
+    assert report["subgroups"]["site"]["back"]["images"] == IMAGES
+    assert report["prediction_sets"]["coverage"]["n"] == IMAGES
+    assert "note" not in report  # a part of no data that the bundle was made from
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    plots = {"confusion.png", "roc.png", "reliability.png"}
+    assert names == plots | {"metrics.json", "submission.csv", "truth.csv"}
+
+
+def test_parts_are_those_of_the_bundle(isic, mini, bundle):
+    result = run(mini, "--data", isic)
+    assert result.exit_code == 1
+    assert "the data lacks" in result.output
+    with pytest.raises(ValueError, match="has no images of part 'nothing' in split.json"):
+        part_of(bundle, [], "nothing")
+
+
+def test_images_that_training_may_have_seen_are_called_so(isic, mini, bundle):
+    held_out = json.loads((mini / "split.json").read_text())["test"][0]
+    first, *rest = read(isic)
+    report = evaluate(bundle, [replace(first, name=held_out), *rest], part="all")
+    assert report["note"] == SEEN
+
+
+def test_card_tells_what_was_measured_and_how(isic, bundle, pytestconfig):
+    config = load(pytestconfig.rootpath / "training" / "configs" / "derma-mini.toml")
+    examples = read(isic)
+    report = {"data": "drawn pictures", **evaluate(bundle, examples)}
+    probabilities, _ = answers(bundle, examples)
+    calibration = calibrate(probabilities, labels(examples).numpy(), Scaling(), name="drawn")
+    counts = {"train": 11, "validation": 22, "calibration": 33, "test": IMAGES}
+    card = model_card(config, counts, report, calibration)
+    assert "11 images for training, 22 for validation, 33 for calibration, 28 for the" in card
+    assert f"balanced accuracy   {report['balanced_accuracy']['value']:.3f}" in card
+    assert "official scorer     isic-challenge-scoring" in card
+    assert all(code in card for code in CODES)
+    assert "**Calibration.** Temperature" in card

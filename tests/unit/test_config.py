@@ -1,0 +1,68 @@
+"""Configuration files: read, changed from the command line, refused with a reason, and stored."""
+
+import pytest
+
+from derma_training.config import dump, load
+
+SMALL = """
+name = "small"
+base = "mini"
+
+[[phases]]
+name = "full"
+epochs = 3
+learning_rate = 1e-4
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    (tmp_path / "small.toml").write_text(SMALL)
+    return tmp_path / "small.toml"
+
+
+def test_shipped_configurations_load(pytestconfig):
+    configs = pytestconfig.rootpath / "training" / "configs"
+    mini = load(configs / "derma-mini.toml")
+    assert (mini.name, mini.base) == ("derma-mini", "mini")
+    assert [phase.method for phase in mini.phases] == ["full", "lora"]
+    assert load(configs / "biomedclip.toml").phases[0].method == "lora"
+
+
+def test_what_is_stored_is_the_same_run(small):
+    config = load(small, ["seed=7", "phases.0.balance.max_nevi=1500", "split.fold=2"])
+    assert (config.seed, config.split.fold, config.phases[0].balance.max_nevi) == (7, 2, 1500)
+    stored = small.with_name("stored.toml")
+    stored.write_text(dump(config))
+    assert load(stored) == config
+    assert "patch_dropout = 0.0" in dump(config)  # defaults are written out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("phases.0.epochs=0", r"phases.0.epochs: .*greater than or equal to 1"),
+        ("phases.0.epoch=3", r"phases.0.epoch: Extra inputs"),
+        ("phases.0.loss=hinge", r"phases.0.loss: .*'definitions', 'unicl' or 'clip'"),
+        ("phases.0.learning_rate=fast", r"phases.0.learning_rate: .*number"),
+        ("split.test=1.5", r"split.test: .*less than 1"),
+        ("base=resnet", r"base: .*'mini' or 'biomedclip'"),
+        ("phases.3.epochs=1", r"phases.3.epochs names no setting"),
+        ("name.first=x", r"name.first names no setting"),
+        ("seed", r"'seed' is not key=value"),
+    ],
+)
+def test_mistakes_are_named(small, change, message):
+    with pytest.raises(ValueError, match=message):
+        load(small, [change])
+
+
+def test_phases_must_make_sense(small):
+    small.write_text(SMALL + '\n[[phases]]\nname = "full"\nepochs = 1\nlearning_rate = 1e-4\n')
+    with pytest.raises(ValueError, match="two phases have the same name"):
+        load(small)
+    with pytest.raises(ValueError, match="a lora phase must be the last"):
+        load(small, ["phases.0.method=lora", "phases.1.name=more"])
+    small.write_text("name = ")
+    with pytest.raises(ValueError, match=r"small\.toml is not TOML"):
+        load(small)

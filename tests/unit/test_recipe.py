@@ -1,0 +1,170 @@
+"""The whole way from photographs to a sealed bundle, on drawn pictures and in two small epochs."""
+
+import json
+import os
+
+import click.testing
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from derma_semantics.conditions import CODES
+from derma_semantics.evaluation.truth import Case, write_truth
+from derma_training import architecture
+from derma_training.bundle import Bundle, BundleError
+from derma_training.cli import main
+from derma_training.config import load
+from derma_training.data import read
+from derma_training.model import build_model
+from derma_training.prompts import summary
+from derma_training.recipe import Place, bundle_parts, make_bundle, split, train_weights
+from derma_training.wording import PARAPHRASES
+
+CONFIGURATION = """
+name = "small"
+base = "mini"
+precision = "no"
+
+[[phases]]
+name = "full"
+epochs = 1
+batch_size = 16
+learning_rate = 1e-4
+patience = 1
+balance = { max_nevi = 4 }
+
+[[phases]]
+name = "lora"
+method = "lora"
+epochs = 1
+batch_size = 16
+learning_rate = 1e-4
+lora = { r = 4, alpha = 8, text = true }
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, jpeg):
+    """Ten lesions of each condition in the official layout."""
+    folder = tmp_path_factory.mktemp("isic")
+    (folder / "ISIC2018_Task3_Training_Input").mkdir()
+    cases = [Case(f"DRAWN_{i:03d}", i % 7, f"L{i}") for i in range(70)]
+    for number, case in enumerate(cases):
+        (folder / "ISIC2018_Task3_Training_Input" / f"{case.name}.jpg").write_bytes(jpeg(number))
+    write_truth(folder / "ISIC2018_Task3_Training_GroundTruth.csv", cases)
+    rows = [f"{case.lesion},{case.name},50,female,back" for case in cases]
+    (folder / "HAM10000_metadata.csv").write_text(
+        "\n".join(["lesion_id,image_id,age,sex,localization", *rows])
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Stands in for timm's weights: same tensors, random values."""
+    folder = tmp_path_factory.mktemp("start")
+    architecture.write_mini(folder)
+    torch.manual_seed(0)
+    state = build_model(folder, weights=False).visual.trunk.state_dict()
+    save_file({**state, "head.weight": torch.zeros(1000, 192)}, str(folder / "vit.safetensors"))
+    return folder / "vit.safetensors"
+
+
+@pytest.fixture(scope="module")
+def configuration(tmp_path_factory):
+    path = tmp_path_factory.mktemp("configuration") / "small.toml"
+    path.write_text(CONFIGURATION)
+    return path
+
+
+def run(*arguments):
+    return click.testing.CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
+    """A trial first, then the bundle from the same checkpoints; evaluated again it says the same."""
+    out = tmp_path / "own"
+    command = ["fit", configuration, "--data", photos, "--start", start, "--out", out, "--workers", 0]
+    trial = run(*command, "--trial")
+    assert trial.exit_code == 0, trial.output
+    assert "lora: balanced accuracy on validation" in trial.output
+    with pytest.raises(BundleError, match="not a bundle"):
+        Bundle.open(out)  # nothing unmeasured can be exported
+    steps = (tmp_path / "own.run" / "full.steps.csv").read_bytes()
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "own.run" / "full.steps.csv").read_bytes() == steps  # nothing was trained again
+    assert not (tmp_path / "own.run" / "checkpoints").exists()
+    bundle = Bundle.open(out)
+    assert f"bundle small ({bundle.digest[:12]})" in result.output
+    assert bundle.manifest["base_model"].startswith("timm/vit_tiny")
+    assert load(out / "training.toml") == load(configuration)
+    weights = load_file(str(out / "open_clip_model.safetensors"))
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
+    assert not any(name.startswith("text.transformer.") for name in weights)
+    adapters = load_file(str(out / "adapter" / "adapter_model.safetensors"))
+    assert any("text.transformer" in name for name in adapters)
+    assert str(tmp_path) not in (out / "adapter" / "adapter_config.json").read_text()
+    parts = split(read(photos), load(configuration))
+    held_out = json.loads((out / "split.json").read_text())
+    assert held_out == {
+        name: sorted(e.name for e in part)
+        for name, part in parts
+        if name in ("validation", "calibration", "test")
+    }
+    again = bundle_parts(bundle, read(photos))
+    assert [e.name for e in again.train] == [e.name for e in parts.train]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["split"]["images"] == {"train": 42, "validation": 7, "calibration": 7, "test": 14}
+    assert set(metrics["text"]) == {"wording", "head"}
+    assert sorted(bundle.calibration.bias) == sorted(CODES)
+    result = run("evaluate", out, "--data", photos, "--json")
+    assert result.exit_code == 0, result.output
+    measured = json.loads(result.stdout)
+    assert measured["balanced_accuracy"] == metrics["balanced_accuracy"]
+    assert measured["triage"] == metrics["triage"]
+    result = run("prompts", out, "--data", photos, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == metrics["text"]
+    assert f"{metrics['text']['wording']['mean']:.3f}" in summary(metrics["text"])
+
+
+def test_other_settings_do_not_continue_a_run(photos, start, configuration, tmp_path):
+    place, config = Place(start, tmp_path / "own"), load(configuration, ["phases.0.patience=0"])
+    parts = split(read(photos), config)
+    only_full = config.model_copy(update={"phases": config.phases[:1]})
+    train_weights(only_full, parts, place, workers=0, say=lambda line: None)
+    changed = load(configuration, ["seed=1", "phases.0.patience=0"])
+    with pytest.raises(ValueError, match=r"belongs to another run: its settings, data or starting weights"):
+        make_bundle(changed, read(photos), place, say=lambda line: None)
+
+
+def test_mistakes_end_in_one_line(photos, start, configuration, tmp_path):
+    command = ["fit", configuration, "--data", photos, "--start", start, "--out", tmp_path / "own"]
+    result = run(*command, "--set", "phases.0.epochs=none")
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "phases.0.epochs" in result.output
+    result = run("fit", configuration, "--data", tmp_path, "--start", start, "--out", tmp_path / "own")
+    assert result.exit_code == 1
+    assert str(tmp_path) in result.output
+    assert not (tmp_path / "own").exists()
+
+
+def test_paraphrases_are_complete_and_were_never_trained_on():
+    from derma_semantics.conditions import CONDITIONS
+
+    assert tuple(PARAPHRASES) == CODES
+    assert len({len(texts) for texts in PARAPHRASES.values()}) == 1
+    trained = {prompt.casefold() for condition in CONDITIONS for prompt in condition.prompts}
+    asked = [text.casefold() for texts in PARAPHRASES.values() for text in texts]
+    assert len(set(asked)) == len(asked)
+    assert not trained & set(asked)
+
+
+@pytest.mark.skipif("ISIC2018_DIR" not in os.environ, reason="ISIC2018_DIR is not set")
+def test_the_shipped_split_holds_its_shares(mini):
+    parts = bundle_parts(Bundle.open(mini), read(os.environ["ISIC2018_DIR"]))
+    sizes = {name: len(part) for name, part in parts}
+    total = sum(sizes.values())
+    assert sizes["test"] / total == pytest.approx(0.2, abs=0.002)
+    assert sizes["calibration"] / total == pytest.approx(0.1, abs=0.002)
