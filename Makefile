@@ -64,11 +64,15 @@ export: setup ## Export BUNDLE as a new model version
 
 .PHONY: train
 train: setup ## Train derma-mini anew from ISIC2018_DIR and VIT_TINY into training/runs
-	$(BIN)/derma-train fit --out training/runs/derma-mini
+	$(BIN)/derma-train fit training/configs/derma-mini.toml --out training/runs/derma-mini
+
+.PHONY: audit
+audit: setup ## Count, compare and check the images of ISIC2018_DIR
+	$(BIN)/derma-train data "$(ISIC2018_DIR)"
 
 .PHONY: evaluate
-evaluate: setup ## Measure BUNDLE on the held-out lesions of ISIC2018_DIR
-	$(BIN)/derma-train evaluate $(BUNDLE)
+evaluate: setup ## Measure BUNDLE on the held-out lesions of ISIC2018_DIR; report and plots in .run/evaluation
+	$(BIN)/derma-train evaluate $(BUNDLE) --out .run/evaluation
 
 .PHONY: test
 test: setup ## Run all tests

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from derma_semantics.conditions import CODES
-from derma_training.batches import Batches, TrainingSet, augmentation, sampling
-from derma_training.config import Augmentation, Balance, Phase
+from derma_training.learning.batches import Batches, TrainingSet, augmentation, sampling
+from derma_training.learning.config import Augmentation, Balance, Phase
 
 COUNTS = (40, 300, 20, 15, 50, 5, 6)
 

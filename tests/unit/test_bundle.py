@@ -81,7 +81,7 @@ def test_digest_follows_the_content(copy):
 @pytest.mark.parametrize("values", [(0, 0.1, 0.2), (1, 0.3, 0.2), (1, -0.1, 0.2), (1, 0.1, 1.2)])
 def test_impossible_calibrations_are_refused(values):
     with pytest.raises(BundleError):
-        Calibration(*values)
+        Calibration(*values[:1], review=values[1], urgent=values[2])
 
 
 def test_set_thresholds_follow_the_conditions():

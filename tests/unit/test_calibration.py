@@ -12,17 +12,23 @@ from scipy.stats import binom, binomtest
 from derma_semantics.conditions import CODES
 from derma_semantics.evaluation.metrics import MALIGNANT, MELANOMA
 from derma_training.bundle import Calibration, write_calibration
-from derma_training.calibrate import Targets, calibrate
-from derma_training.calibration_report import readable
-from derma_training.conformal import GROUPS, group_threshold, in_group, prediction_sets, set_thresholds
-from derma_training.risk_control import (
+from derma_training.calibration.conformal import (
+    GROUPS,
+    group_threshold,
+    in_group,
+    prediction_sets,
+    set_thresholds,
+)
+from derma_training.calibration.report import readable
+from derma_training.calibration.risk_control import (
     fewest_examples,
     highest_threshold,
     lowest_threshold,
     rounded_down,
     rounded_up,
 )
-from derma_training.scaling import Scaling, fit_scaling
+from derma_training.calibration.scaling import Scaling, fit_scaling
+from derma_training.calibration.thresholds import Targets, calibrate
 
 DRAWS = 200
 NINE_TENTHS = {"sensitivity": 0.95, "confidence": 0.9}

@@ -9,13 +9,13 @@ import pytest
 from derma_semantics.conditions import CODES
 from derma_semantics.evaluation.truth import Case, write_truth
 from derma_training.bundle import Bundle
-from derma_training.calibrate import calibrate
+from derma_training.calibration.scaling import Scaling
+from derma_training.calibration.thresholds import calibrate
 from derma_training.card import model_card
 from derma_training.cli import main
-from derma_training.config import load
 from derma_training.data import labels, read
 from derma_training.evaluate import SEEN, answers, evaluate, part_of
-from derma_training.scaling import Scaling
+from derma_training.learning.config import load
 
 IMAGES = 28
 
@@ -78,7 +78,8 @@ def test_images_that_training_may_have_seen_are_called_so(isic, mini, bundle):
 def test_card_tells_what_was_measured_and_how(isic, bundle, pytestconfig):
     config = load(pytestconfig.rootpath / "training" / "configs" / "derma-mini.toml")
     examples = read(isic)
-    report = {"data": "drawn pictures", **evaluate(bundle, examples)}
+    words = {"definitions": 0.7, "paraphrases_together": 0.6, "paraphrase_sets": [0.5], "mean": 0.5}
+    report = {"data": "drawn pictures", "text": {"wording": words}, **evaluate(bundle, examples)}
     probabilities, _ = answers(bundle, examples)
     calibration = calibrate(probabilities, labels(examples).numpy(), Scaling(), name="drawn")
     counts = {"train": 11, "validation": 22, "calibration": 33, "test": IMAGES}
@@ -88,3 +89,4 @@ def test_card_tells_what_was_measured_and_how(isic, bundle, pytestconfig):
     assert "official scorer     isic-challenge-scoring" in card
     assert all(code in card for code in CODES)
     assert "**Calibration.** Temperature" in card
+    assert "unseen paraphrases, averaged           0.600" in card

@@ -2,7 +2,7 @@
 
 import pytest
 
-from derma_training.config import dump, load
+from derma_training.learning.config import dump, load
 
 SMALL = """
 name = "small"

@@ -7,7 +7,7 @@ import torch
 from open_clip.loss import ClipLoss
 from torch.nn import functional as F
 
-from derma_training import losses
+from derma_training.learning import losses
 
 # Two images and two texts in the plane: image 0 lies on text 0, image 1 between both.
 IMAGE = torch.tensor([[1.0, 0.0], [math.sqrt(0.5), math.sqrt(0.5)]])

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from derma_semantics.conditions import CODES
-from derma_training import folders, recalibrate
 from derma_training.bundle import Bundle, seal
+from derma_training.calibration import folders, recalibrate
+from derma_training.calibration.folders import replace_folder
 from derma_training.cli import main
 from derma_training.data import read
-from derma_training.folders import replace_folder
 
 ON_EACH = 7  # images of each condition
 

@@ -13,12 +13,12 @@ from derma_semantics.evaluation.truth import Case, write_truth
 from derma_training import architecture
 from derma_training.bundle import Bundle, BundleError
 from derma_training.cli import main
-from derma_training.config import load
 from derma_training.data import read
+from derma_training.learning.config import load
 from derma_training.model import build_model
-from derma_training.prompts import summary
+from derma_training.prompts.report import summary
+from derma_training.prompts.wording import PARAPHRASES
 from derma_training.recipe import Place, bundle_parts, make_bundle, split, train_weights
-from derma_training.wording import PARAPHRASES
 
 CONFIGURATION = """
 name = "small"
@@ -87,7 +87,7 @@ def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     command = ["fit", configuration, "--data", photos, "--start", start, "--out", out, "--workers", 0]
     trial = run(*command, "--trial")
     assert trial.exit_code == 0, trial.output
-    assert "lora: balanced accuracy on validation" in trial.output
+    assert "lora: on validation balanced accuracy" in trial.output
     with pytest.raises(BundleError, match="not a bundle"):
         Bundle.open(out)  # nothing unmeasured can be exported
     steps = (tmp_path / "own.run" / "full.steps.csv").read_bytes()

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from derma_training.bundle import Calibration
-from derma_training.calibration_card import calibration_paragraph
-from derma_training.config import Config
+from derma_training.calibration.card import calibration_paragraph
 from derma_training.evaluate import summary
+from derma_training.learning.config import Config
+from derma_training.prompts.report import summary as text_summary
 
 INTENDED_USE = (
     "Research and software development on dermoscopic photographs. Not a medical device: it must not be "
@@ -19,7 +20,8 @@ INTENDED_USE = (
 )
 DATA_LICENCE = "CC BY-NC 4.0"
 STARTS = {
-    "mini": "timm's vit_tiny_patch16_224 (augreg, Apache-2.0)",
+    "mini": "timm's vit_tiny_patch16_224 (augreg, Apache-2.0) for images and, unchanged, all-MiniLM-L6-v2\n"
+    "(Apache-2.0) for texts, which `text/package.json` names by PyPI package and digest",
     "biomedclip": "BiomedCLIP (Microsoft, MIT)",
 }
 METHODS = {"full": "every tensor of the image tower", "lora": "LoRA adapters"}
@@ -45,6 +47,13 @@ Intervals of single figures: 95 %, by bootstrap of lesions within conditions; pr
 have exact ones (Clopper-Pearson). Rare conditions have few test images (see n), so theirs are uncertain.
 `metrics.json` also tells age bands, sexes and sites apart, with counts.
 
+**Texts.** Balanced accuracy on the same images with other wordings, and of heads trained on the same
+features (`derma-train prompts`):
+
+```
+{texts}
+```
+
 {calibration}
 
 **Limits.** Mostly light skin from two centres (Vienna and Queensland); other skin tones, devices, clinical
@@ -60,7 +69,8 @@ def model_card(
 
     Args:
         counts: images in the parts ``train``, ``validation``, ``calibration`` and ``test``.
-        report: of the test part; its ``data`` says where the images come from.
+        report: of the test part; its ``data`` says where the images come from, its ``text`` how
+            other wordings and heads do.
     """
     return CARD.format(
         name=config.name,
@@ -76,6 +86,7 @@ def model_card(
         seed=config.split.seed,
         fold=config.split.fold,
         summary=summary(report, subgroups=False),
+        texts=text_summary(report["text"]),
         calibration=calibration_paragraph(calibration),
     )
 

@@ -16,28 +16,25 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from derma_semantics.terminal import help_text
-from derma_training.targets import DEFAULTS, Targets
+from derma_training.calibration.targets import DEFAULTS, Targets
+
+if TYPE_CHECKING:
+    from derma_training.data import Example
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-DATA = click.option(
-    "--data",
-    type=FOLDER,
-    required=True,
-    envvar="ISIC2018_DIR",
-    help="Folder in the official ISIC 2018 Task 3 layout, with a lesion table.  [env: ISIC2018_DIR]",
-)
-
 SOURCES = click.option(
     "--data",
+    type=click.Path(),  # several in the variable are separated as in PATH
     multiple=True,
     required=True,
     envvar="ISIC2018_DIR",
@@ -95,14 +92,14 @@ def fit(
 
     Several GPUs: torchrun --nproc-per-node 4 -m derma_training fit ...
     """
-    from derma_training.config import load
-    from derma_training.data import deduplicate, read
+    from derma_training.data import deduplicate
     from derma_training.evaluate import summary
+    from derma_training.learning.config import load
     from derma_training.recipe import Place, make_bundle, split, train_weights
 
     with _reported():
         config, place = load(configuration, changes), Place(start, out)
-        examples = deduplicate([example for source in data for example in read(source)])
+        examples = deduplicate(_read(data))
         if trial:
             train_weights(config, split(examples, config), place, workers=workers, say=click.echo)
             return
@@ -114,27 +111,28 @@ def fit(
 @main.command()
 @click.argument("folder", metavar="BUNDLE", type=FOLDER)
 @SOURCES
+@click.option("--heads/--no-heads", default=True, help="Compare with trained heads (minutes on a CPU).")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
-def prompts(folder: Path, data: tuple[str, ...], as_json: bool) -> None:
+def prompts(folder: Path, data: tuple[str, ...], heads: bool, as_json: bool) -> None:
     """Measure how well texts classify: with other wordings, and against trained heads.
 
     Heads are trained on the bundle's training part and measured, as the texts are, on its test part.
     """
     from derma_training.bundle import Bundle
-    from derma_training.data import deduplicate, read
-    from derma_training.prompts import report, summary
+    from derma_training.data import deduplicate
+    from derma_training.prompts.report import report, summary
     from derma_training.recipe import bundle_parts
 
     with _reported():
         bundle = Bundle.open(folder)
-        examples = deduplicate([example for source in data for example in read(source)])
-        figures = report(bundle, bundle_parts(bundle, examples))
+        examples = deduplicate(_read(data))
+        figures = report(bundle, bundle_parts(bundle, examples), heads=heads)
         click.echo(json.dumps(figures, indent=2) if as_json else summary(figures))
 
 
 @main.command()
 @click.argument("folder", metavar="BUNDLE", type=FOLDER)
-@DATA
+@SOURCES
 @click.option(
     "--part",
     type=click.Choice(["test", "calibration", "validation", "all"]),
@@ -148,16 +146,15 @@ def prompts(folder: Path, data: tuple[str, ...], as_json: bool) -> None:
     help="Also write metrics, plots and the challenge's submission into this folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
-def evaluate(folder: Path, data: Path, part: str, out: Path | None, as_json: bool) -> None:
+def evaluate(folder: Path, data: tuple[str, ...], part: str, out: Path | None, as_json: bool) -> None:
     """Measure a bundle on the lesions that its training never saw."""
     from derma_training.bundle import Bundle
-    from derma_training.data import read
     from derma_training.evaluate import evaluate as measure_bundle
     from derma_training.evaluate import part_of, summary
 
     with _reported():
         bundle = Bundle.open(folder)
-        report = measure_bundle(bundle, part_of(bundle, read(data), part), part=part, out=out)
+        report = measure_bundle(bundle, part_of(bundle, _read(data), part), part=part, out=out)
         click.echo(json.dumps(report, indent=2) if as_json else summary(report))
 
 
@@ -175,14 +172,13 @@ def calibrate(folder: Path, data: tuple[str, ...], everything: bool, **shares: f
     Without --all, on the images that the bundle kept aside for calibration.
     """
     from derma_training.bundle import Bundle
-    from derma_training.calibration_report import readable
-    from derma_training.data import read
+    from derma_training.calibration.recalibrate import everything_of, recalibrate
+    from derma_training.calibration.report import readable
     from derma_training.evaluate import part_of
-    from derma_training.recalibrate import everything_of, recalibrate
 
     with _reported():
         targets, old = Targets(**shares), Bundle.open(folder)
-        images = [example for source in data for example in read(source)]
+        images = _read(data)
         examples = everything_of(images, old) if everything else part_of(old, images, "calibration")
         name = "every image of the data given" if everything else "the bundle's calibration part"
         bundle = recalibrate(old, examples, name=name, targets=targets)
@@ -251,6 +247,13 @@ def fetch_base(folder: Path, endpoint: str | None) -> None:
     with _reported():
         fetch(folder, endpoint=endpoint)
         click.echo(f"BiomedCLIP is in {folder}")
+
+
+def _read(sources: Iterable[str]) -> list[Example]:
+    """One table of all data sets."""
+    from derma_training.data import read
+
+    return [example for source in sources for example in read(source)]
 
 
 @contextmanager

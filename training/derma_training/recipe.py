@@ -21,8 +21,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from derma_semantics.conditions import CONDITIONS
-from derma_training import architecture, prompts
-from derma_training.batches import TrainingSet
+from derma_training import architecture
 from derma_training.bundle import (
     MANIFEST,
     WEIGHTS,
@@ -34,13 +33,16 @@ from derma_training.bundle import (
     write_json,
     write_prompts,
 )
-from derma_training.calibrate import calibrate
+from derma_training.calibration.recalibrate import one_a_lesion
+from derma_training.calibration.scaling import fit_scaling
+from derma_training.calibration.thresholds import calibrate
 from derma_training.card import DATA_LICENCE, INTENDED_USE, model_card
 from derma_training.classifier import Normalise
-from derma_training.config import Config, dump
 from derma_training.data import Example, Parts, Shares, downsample, labels, load_pixels, pick, split_by_lesion
 from derma_training.evaluate import answers, evaluate
-from derma_training.fit import Run, fit
+from derma_training.learning.batches import TrainingSet
+from derma_training.learning.config import Config, dump
+from derma_training.learning.fit import Run, fit
 from derma_training.model import (
     Clip,
     add_lora,
@@ -50,8 +52,7 @@ from derma_training.model import (
     pixel_statistics,
     trained_state,
 )
-from derma_training.recalibrate import one_a_lesion
-from derma_training.scaling import fit_scaling
+from derma_training.prompts.report import report as report_prompts
 
 CONFIGURATION = "training.toml"
 SPLIT = "split.json"
@@ -151,14 +152,15 @@ def _run_phase(config: Config, number: int, parts: Parts, place: Place, run: Run
     validation = _decoded(parts.validation, "validation") if parts.validation else None
     normalise = Normalise(*pixel_statistics(place.out))
     tokenizer = load_tokenizer(place.out)
-    score = fit(model, tokenizer, PROMPTS, normalise, _decoded(chosen, "training"), validation, phase, run)
+    figures = fit(model, tokenizer, PROMPTS, normalise, _decoded(chosen, "training"), validation, phase, run)
     if main:
         if phase.method == "lora":
             adapted.half().save_pretrained(str(place.out / "adapter"))
         else:
             save_weights(model, place.out)
-        if score is not None:
-            say(f"{phase.name}: balanced accuracy on validation {score:.3f}")
+        if figures:
+            told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+            say(f"{phase.name}: on validation {told}")
     run.accelerator.free_memory()
     run.accelerator.wait_for_everyone()
 
@@ -194,7 +196,7 @@ def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bu
         "split": {"by": "lesion", **config.split.model_dump(), "images": counts},
         "scorer": "derma-train evaluate",
         **evaluate(unsealed, parts.test),
-        "text": prompts.report(unsealed, parts),
+        "text": report_prompts(unsealed, parts),
     }
     write_json(folder / "metrics.json", report)
     (folder / "MODEL_CARD.md").write_text(model_card(config, counts, report, calibration))

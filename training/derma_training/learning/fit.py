@@ -26,14 +26,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from derma_semantics.conditions import CONDITIONS
-from derma_semantics.evaluation.metrics import balanced_accuracy
-from derma_training import losses
-from derma_training.batches import Batches, TrainingSet, mix
-from derma_training.checkpoint import Checkpoint, restore, trainable
+from derma_semantics.evaluation.metrics import balanced_accuracy, macro_auc
 from derma_training.classifier import Normalise
-from derma_training.config import Phase
-from derma_training.definitions import Definitions
-from derma_training.history import History
+from derma_training.learning import losses
+from derma_training.learning.batches import Batches, TrainingSet, mix
+from derma_training.learning.checkpoint import Checkpoint, restore, trainable
+from derma_training.learning.config import Phase
+from derma_training.learning.definitions import Definitions
+from derma_training.learning.history import History
 from derma_training.model import Clip, Tokenizer
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -67,11 +67,11 @@ def fit(
     validation: TrainingSet | None,
     phase: Phase,
     run: Run,
-) -> float | None:
+) -> dict[str, float]:
     """Train the parameters of ``model`` that require gradients, in place.
 
     Returns:
-        Balanced accuracy of the result on ``validation``.
+        ``balanced_accuracy`` and ``macro_auc`` of the result on ``validation``; empty without one.
 
     Raises:
         ValueError: the folder holds another run's checkpoint, there are too few images for a
@@ -83,7 +83,7 @@ def fit(
     with _patch_dropout(model, phase) as drop:
         trainer.train(validation, drop)
     trainer.conclude()
-    return trainer.balanced_accuracy(validation, averaged=False) if validation else None
+    return trainer.validate(validation, averaged=False) if validation else {}
 
 
 class Objective(nn.Module):
@@ -178,16 +178,21 @@ class _Trainer:
         self.model.eval()
 
     @torch.inference_mode()
-    def balanced_accuracy(self, data: TrainingSet, *, averaged: bool = True) -> float:
-        """Of the averaged weights, or of those in the model."""
+    def validate(self, data: TrainingSet, *, averaged: bool = True) -> dict[str, float]:
+        """Measure the averaged weights, or those in the model."""
         model = self._current().eval() if averaged else self.model.eval()
         text = self.texts.conditions(model)
-        predicted = []
+        parts = []
         for pixels in data.pixels.split(EVALUATION_BATCH):
             with self.accelerator.autocast():
                 image = model.encode_image(self.normalise(pixels.to(text.device)), normalize=True)
-            predicted.append((image.float() @ text.T).argmax(dim=-1).cpu())
-        return balanced_accuracy(torch.cat(predicted).numpy(), data.labels.numpy())
+            parts.append((model.logit_scale.exp() * image.float() @ text.T).softmax(dim=-1).cpu())
+        probabilities, truth = torch.cat(parts).double().numpy(), data.labels.numpy()
+        area = macro_auc(probabilities, truth)
+        return {
+            "balanced_accuracy": balanced_accuracy(probabilities.argmax(axis=1), truth),
+            "macro_auc": math.nan if area is None else area,
+        }
 
     def _epoch(
         self, batches: Iterator[tuple[Tensor, Tensor]], drop: PatchDropout | None, history: History
@@ -240,8 +245,8 @@ class _Trainer:
         epoch = self.step // self.stream.steps
         values = {"epoch": float(epoch), "loss": loss}
         if validation is not None:
-            values["balanced_accuracy"] = score = self.balanced_accuracy(validation)
-            if score > self.best["score"]:
+            values |= self.validate(validation)
+            if (score := values["balanced_accuracy"]) > self.best["score"]:
                 self.best = {"score": score, "epoch": epoch, "weights": trainable(self._current())}
         history.epoch(self.step - 1, **values)
         if self.accelerator.is_main_process:

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from derma_training.bundle import Bundle, seal, write_calibration
-from derma_training.calibrate import calibrate
-from derma_training.calibration_card import recalibrated_card
+from derma_training.calibration.card import recalibrated_card
+from derma_training.calibration.folders import replace_folder
+from derma_training.calibration.scaling import Scaling
+from derma_training.calibration.targets import DEFAULTS, Targets
+from derma_training.calibration.thresholds import calibrate
 from derma_training.data import Example, deduplicate, labels
 from derma_training.evaluate import answers, split_names
-from derma_training.folders import replace_folder
-from derma_training.scaling import Scaling
-from derma_training.targets import DEFAULTS, Targets
 
 CARD = "MODEL_CARD.md"
 

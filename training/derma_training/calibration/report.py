@@ -23,9 +23,9 @@ from derma_semantics.evaluation.metrics import (
     triage_report,
 )
 from derma_training.bundle import Calibration
-from derma_training.conformal import GROUPS, in_group, prediction_sets, too_few
-from derma_training.risk_control import fewest_examples
-from derma_training.targets import Targets
+from derma_training.calibration.conformal import GROUPS, in_group, prediction_sets, too_few
+from derma_training.calibration.risk_control import fewest_examples
+from derma_training.calibration.targets import Targets
 
 METHODS = {
     "temperature, bias": "bias-corrected temperature scaling on the validation part, conditions weighed "

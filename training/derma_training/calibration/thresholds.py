@@ -14,11 +14,11 @@ from dataclasses import replace
 from derma_semantics.conditions import CODES
 from derma_semantics.evaluation.metrics import MALIGNANT, MELANOMA, Floats, Ints
 from derma_training.bundle import Calibration
-from derma_training.calibration_report import report
-from derma_training.conformal import set_thresholds
-from derma_training.risk_control import highest_threshold, lowest_threshold
-from derma_training.scaling import Scaling
-from derma_training.targets import DEFAULTS, Targets
+from derma_training.calibration.conformal import set_thresholds
+from derma_training.calibration.report import report
+from derma_training.calibration.risk_control import highest_threshold, lowest_threshold
+from derma_training.calibration.scaling import Scaling
+from derma_training.calibration.targets import DEFAULTS, Targets
 
 __all__ = ["Targets", "calibrate"]
 

@@ -20,7 +20,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from derma_semantics.conditions import CONDITIONS
 from derma_semantics.contract import IMAGE_SIZE
-from derma_training.config import Augmentation, Balance, Phase
+from derma_training.learning.config import Augmentation, Balance, Phase
 
 Item = tuple[int, int]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from derma_semantics.conditions import CODES
 from derma_semantics.evaluation.metrics import Bools, Floats, Ints
-from derma_training.risk_control import rounded_down
+from derma_training.calibration.risk_control import rounded_down
 
 GROUPS = (("MEL",), ("BCC", "AKIEC"), ("NV",), ("BKL", "DF", "VASC"))
 
