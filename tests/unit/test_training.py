@@ -75,7 +75,8 @@ def test_every_loss_learns(model, folder, task, tmp_path, loss):
     phase = PHASE.model_copy(update={"loss": loss, "epochs": 6})
     score = train(model, folder, task, tmp_path, phase, validation=task)
     assert accuracy(model, folder, task) == 1
-    assert score["balanced_accuracy"] == 1
+    if loss == "definitions":  # the others never saw the texts of the five absent conditions
+        assert score["balanced_accuracy"] == 1
     assert not torch.equal(before, model.text.proj[0].weight)
     rows = curve(tmp_path)
     assert [int(row["step"]) for row in rows] == list(range(18))
