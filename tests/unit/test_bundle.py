@@ -31,7 +31,7 @@ def test_committed_bundle_is_good_enough(mini):
     assert metrics["split"]["by"] == "lesion"
 
 
-@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "prompts.json", "text/package.json"])
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "prompts.json", "text/vocab.txt"])
 def test_altered_files_are_refused(copy, name):
     path = copy / name
     path.write_bytes(path.read_bytes()[:-1] + b"?")

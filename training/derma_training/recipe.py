@@ -207,7 +207,8 @@ def _calibration(bundle: Bundle, parts: Parts) -> Calibration:
     """Scaling from the validation part, where there is one; thresholds from the calibration part."""
     write_calibration(bundle.path, Calibration())
     known = parts.validation or parts.calibration
-    scaling = fit_scaling(answers(bundle, known)[0], labels(known).numpy())
+    where = f"the bundle's {'validation' if parts.validation else 'calibration'} part"
+    scaling = fit_scaling(answers(bundle, known)[0], labels(known).numpy(), name=where)
     held_out = one_a_lesion(parts.calibration)
     probabilities = scaling.apply(answers(bundle, held_out)[0])
     name = "the bundle's calibration part"

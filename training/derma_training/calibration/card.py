@@ -11,8 +11,7 @@ from __future__ import annotations
 from derma_training.bundle import Calibration
 
 HEADING = "**Calibration.**"
-PARAGRAPH = """{heading} Temperature {temperature:.3f} and a bias for each condition, from the
-validation part; thresholds from {images} images: {name}.
+PARAGRAPH = """{heading} Temperature {temperature:.3f}{biases} from {scaling}; thresholds from {images} images, {name}.
 RISK at or above {review:.4f} is "review", at or above {urgent:.4f} "urgent". {guarantees}
 {exchangeability} Probabilities assume that the seven conditions are equally frequent; in practice
 most lesions are nevi, so RISK is a score for ranking and triage, not a prevalence."""
@@ -28,6 +27,8 @@ def calibration_paragraph(calibration: Calibration) -> str:
         temperature=calibration.temperature,
         review=calibration.review,
         urgent=calibration.urgent,
+        biases=" and a bias for each condition" if any(calibration.biases) else "",
+        scaling=facts["scaling_fitted_on"],
         name=facts["calibration_set"]["name"],
         images=facts["calibration_set"]["images"],
         guarantees=" ".join(facts["guarantees"].values()),

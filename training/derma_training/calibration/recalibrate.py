@@ -46,7 +46,10 @@ def recalibrate(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         draft = shutil.copytree(folder, Path(scratch) / folder.name)
         probabilities, _ = answers(bundle, examples)
-        scaling = Scaling(bundle.calibration.temperature, tuple(bundle.calibration.biases))
+        old = bundle.calibration
+        # Bundles of older code fitted their temperature where they chose their thresholds.
+        fitted_on = old.report.get("scaling_fitted_on", "the bundle's calibration part")
+        scaling = Scaling(old.temperature, tuple(old.biases), fitted_on)
         truth = labels(examples).numpy()
         calibration = calibrate(probabilities, truth, scaling, name=name, targets=targets)
         write_calibration(draft, calibration)

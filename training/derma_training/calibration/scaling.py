@@ -28,22 +28,27 @@ PENALTY = 1e-3
 
 @dataclass(frozen=True)
 class Scaling:
-    """Logits are divided by ``temperature``, then ``bias`` is added, in the order of ``CODES``."""
+    """Logits are divided by ``temperature``, then ``bias`` is added, in the order of ``CODES``.
+
+    ``fitted_on`` says on which images.
+    """
 
     temperature: float = 1.0
     bias: tuple[float, ...] = (0.0,) * len(CODES)
+    fitted_on: str = "nothing"
 
     def apply(self, probabilities: Floats) -> Floats:
         """Scale probabilities of shape (N, 7)."""
         return np.asarray(softmax(_logits(probabilities) / self.temperature + np.array(self.bias), axis=1))
 
 
-def fit_scaling(probabilities: Floats, labels: Ints) -> Scaling:
+def fit_scaling(probabilities: Floats, labels: Ints, *, name: str = "drawn images") -> Scaling:
     """The scaling with the least negative log likelihood, conditions weighed equally.
 
     Args:
         probabilities: shape (N, 7).
         labels: condition indices, shape (N,).
+        name: which images these are, for the report.
     """
     logits = _logits(probabilities)
     weights = 1 / np.bincount(labels, minlength=len(CODES)).clip(min=1)[labels]
@@ -58,7 +63,7 @@ def fit_scaling(probabilities: Floats, labels: Ints) -> Scaling:
     bounds = [(-3.0, 3.0), *((-5.0, 5.0) if known else (0.0, 0.0) for known in present)]
     found = minimize(loss, np.zeros(1 + len(CODES)), method="L-BFGS-B", bounds=bounds).x
     bias = (found[1:] - found[1:][present].mean()) * present
-    return Scaling(float(np.exp(-found[0])), tuple(map(float, bias)))
+    return Scaling(float(np.exp(-found[0])), tuple(map(float, bias)), name)
 
 
 def _logits(probabilities: Floats) -> Floats:

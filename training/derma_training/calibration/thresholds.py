@@ -47,7 +47,8 @@ def calibrate(
         urgent=max(review, _urgent(risk, labels, targets)),
         prediction_set=set_thresholds(probabilities, labels, coverage=targets.coverage),
     )
-    return replace(calibration, report=report(calibration, probabilities, labels, name=name, targets=targets))
+    facts = report(calibration, probabilities, labels, name=name, targets=targets)
+    return replace(calibration, report={**facts, "scaling_fitted_on": scaling.fitted_on})
 
 
 def _review(risk: Floats, labels: Ints, targets: Targets) -> float:
