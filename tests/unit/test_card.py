@@ -88,5 +88,5 @@ def test_card_tells_what_was_measured_and_how(isic, bundle, pytestconfig):
     assert f"balanced accuracy   {report['balanced_accuracy']['value']:.3f}" in card
     assert "official scorer     isic-challenge-scoring" in card
     assert all(code in card for code in CODES)
-    assert "**Calibration.** Temperature 1.000 from nothing; thresholds from 28 images" in card
+    assert "**Calibration.** Temperature 1.000 from nothing; thresholds from\n28 images, drawn." in card
     assert "unseen paraphrases, averaged           0.600" in card

@@ -227,7 +227,10 @@ def test_risk_and_triage_are_what_they_say(classifier, reference, mini):
     assert torch.allclose(reference.risk, risk, atol=1e-6)
     triage = (reference.risk >= calibration.review).int() + (reference.risk >= calibration.urgent).int()
     assert torch.equal(reference.triage, triage)
-    assert reference.prediction_set.all()  # a bundle without thresholds rules nothing out
+    lowest = torch.tensor(calibration.set_thresholds)
+    belongs = (probabilities >= lowest) | (probabilities == probabilities.amax(dim=1, keepdim=True))
+    assert torch.equal(reference.prediction_set, belongs)
+    assert 6 < reference.prediction_set.sum() < 6 * 7
     assert torch.allclose(reference.embedding.norm(dim=1), torch.ones(6), atol=1e-5)
     assert bytes(reference.bundle[0].tolist()).hex() == Bundle.open(mini).digest
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from derma_training.bundle import Calibration
 
 HEADING = "**Calibration.**"
-PARAGRAPH = """{heading} Temperature {temperature:.3f}{biases} from {scaling}; thresholds from {images} images, {name}.
+PARAGRAPH = """{heading} Temperature {temperature:.3f}{biases} from {scaling}; thresholds from
+{images} images, {name}.
 RISK at or above {review:.4f} is "review", at or above {urgent:.4f} "urgent". {guarantees}
 {exchangeability} Probabilities assume that the seven conditions are equally frequent; in practice
 most lesions are nevi, so RISK is a score for ranking and triage, not a prevalence."""
