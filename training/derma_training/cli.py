@@ -90,16 +90,16 @@ def fit(
     changes one of its settings. Killed and called again, it goes on at its last checkpoint, and the
     result is the same. Loss curves, TensorBoard logs and the configuration are in <out>.run.
 
-    Several GPUs: torchrun --nproc-per-node 4 -m derma_training fit ...
+    Several GPUs: torchrun --nproc-per-node 4 -m derma_training fit ... (several machines must share
+    --out).
     """
-    from derma_training.data import deduplicate
     from derma_training.evaluate import summary
     from derma_training.learning.config import load
     from derma_training.recipe import Place, make_bundle, split, train_weights
 
     with _reported():
         config, place = load(configuration, changes), Place(start, out)
-        examples = deduplicate(_read(data))
+        examples = _read(data)
         if trial:
             train_weights(config, split(examples, config), place, workers=workers, say=click.echo)
             return
@@ -119,13 +119,12 @@ def prompts(folder: Path, data: tuple[str, ...], heads: bool, as_json: bool) -> 
     Heads are trained on the bundle's training part and measured, as the texts are, on its test part.
     """
     from derma_training.bundle import Bundle
-    from derma_training.data import deduplicate
     from derma_training.prompts.report import report, summary
     from derma_training.recipe import bundle_parts
 
     with _reported():
         bundle = Bundle.open(folder)
-        examples = deduplicate(_read(data))
+        examples = _read(data)
         figures = report(bundle, bundle_parts(bundle, examples), heads=heads)
         click.echo(json.dumps(figures, indent=2) if as_json else summary(figures))
 
@@ -250,10 +249,10 @@ def fetch_base(folder: Path, endpoint: str | None) -> None:
 
 
 def _read(sources: Iterable[str]) -> list[Example]:
-    """One table of all data sets."""
-    from derma_training.data import read
+    """One table of all data sets, each picture once."""
+    from derma_training.data import deduplicate, read
 
-    return [example for source in sources for example in read(source)]
+    return deduplicate([example for source in sources for example in read(source)])
 
 
 @contextmanager

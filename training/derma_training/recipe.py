@@ -127,7 +127,7 @@ def train_weights(config: Config, parts: Parts, place: Place, *, workers: int, s
     if accelerator.is_main_process:
         _begin(config, place)
     accelerator.wait_for_everyone()
-    lists = (_names(parts.train), _names(parts.validation), map(str, PROMPTS.items()))
+    lists = (_rows(parts.train), _rows(parts.validation), map(str, PROMPTS.items()))
     inputs = " ".join([*map(_digest, lists), _start_digest(config, place)])
     run = Run(accelerator, place.run, config.seed, inputs, workers)
     for number in range(len(config.phases)):
@@ -166,7 +166,9 @@ def _run_phase(config: Config, number: int, parts: Parts, place: Place, run: Run
 
 
 def save_weights(model: Clip, folder: Path) -> None:
-    """All tensors of ours in fp16, safetensors format."""
+    """All tensors of ours in fp16, safetensors format, in the place of a start's own file."""
+    for path in folder.glob("open_clip_pytorch_model.*"):
+        path.unlink()
     state = trained_state(model, folder)
     save_file({name: t.half().contiguous().cpu() for name, t in state.items()}, str(folder / WEIGHTS))
 
@@ -216,7 +218,15 @@ def _calibration(bundle: Bundle, parts: Parts) -> Calibration:
 
 
 def _begin(config: Config, place: Place) -> None:
-    """Write what a run can be repeated from, and the untrained part of the bundle."""
+    """Write what a run can be repeated from, and the untrained part of the bundle.
+
+    Raises:
+        ValueError: there is a finished bundle already.
+    """
+    if (place.out / MANIFEST).exists():
+        raise ValueError(f"{place.out} holds a finished bundle: remove it, or choose another --out")
+    for leftover in ("text", "adapter"):
+        shutil.rmtree(place.out / leftover, ignore_errors=True)
     place.run.mkdir(parents=True, exist_ok=True)
     (place.run / CONFIGURATION).write_text(dump(config))
     place.out.mkdir(parents=True, exist_ok=True)
@@ -229,7 +239,7 @@ def _begin(config: Config, place: Place) -> None:
 def _start(config: Config, place: Place) -> Clip:
     """The model before its first step."""
     if config.base == "biomedclip":
-        return build_model(place.out)
+        return build_model(place.start)
     model = build_model(place.out, weights=False)
     architecture.load_timm_trunk(model, place.start)
     return model
@@ -247,6 +257,11 @@ def _decoded(examples: Sequence[Example], part: str) -> TrainingSet:
 
 def _names(examples: Sequence[Example]) -> list[str]:
     return sorted(example.name for example in examples)
+
+
+def _rows(examples: Iterable[Example]) -> Iterable[str]:
+    """What training draws from, in its order."""
+    return (f"{e.name} {e.condition} {e.lesion} {e.source}" for e in examples)
 
 
 def _digest(lines: Iterable[str]) -> str:

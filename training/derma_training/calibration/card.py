@@ -33,7 +33,9 @@ def calibration_paragraph(calibration: Calibration) -> str:
         name=facts["calibration_set"]["name"],
         images=facts["calibration_set"]["images"],
         guarantees=" ".join(facts["guarantees"].values()),
-        exchangeability=facts["assumes"]["exchangeability"],
+        exchangeability=" ".join(
+            facts["assumes"][key] for key in ("exchangeability", "scaling") if key in facts["assumes"]
+        ),
     )
 
 

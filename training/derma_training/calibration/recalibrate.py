@@ -21,7 +21,7 @@ from derma_training.calibration.folders import replace_folder
 from derma_training.calibration.scaling import Scaling
 from derma_training.calibration.targets import DEFAULTS, Targets
 from derma_training.calibration.thresholds import calibrate
-from derma_training.data import Example, deduplicate, labels
+from derma_training.data import Example, labels
 from derma_training.evaluate import answers, split_names
 
 CARD = "MODEL_CARD.md"
@@ -69,7 +69,7 @@ def one_a_lesion(examples: Iterable[Example]) -> list[Example]:
 
 
 def everything_of(examples: Sequence[Example], bundle: Bundle) -> list[Example]:
-    """All examples, each picture once, if they come from elsewhere than the bundle's training images.
+    """All examples, if they come from elsewhere than the bundle's training images.
 
     Raises:
         ValueError: they hold images of the bundle's own split, so training has seen the rest.
@@ -80,4 +80,4 @@ def everything_of(examples: Sequence[Example], bundle: Bundle) -> list[Example]:
             f"{len(shared)} of these images, e.g. {shared[0]}, belong to the data that {bundle.name} was "
             "made from, and training saw the rest: leave out --all to use its calibration part"
         )
-    return deduplicate(examples)
+    return list(examples)

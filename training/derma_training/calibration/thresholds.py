@@ -20,6 +20,11 @@ from derma_training.calibration.risk_control import highest_threshold, lowest_th
 from derma_training.calibration.scaling import Scaling
 from derma_training.calibration.targets import DEFAULTS, Targets
 
+SAME_IMAGES = (
+    "The scaling was fitted on the images that chose the thresholds, which no theorem allows for: the "
+    "guarantees hold but for what its few numbers can adapt to them."
+)
+
 __all__ = ["Targets", "calibrate"]
 
 
@@ -48,6 +53,8 @@ def calibrate(
         prediction_set=set_thresholds(probabilities, labels, coverage=targets.coverage),
     )
     facts = report(calibration, probabilities, labels, name=name, targets=targets)
+    if scaling.fitted_on == name:
+        facts["assumes"] = {**facts["assumes"], "scaling": SAME_IMAGES}
     return replace(calibration, report={**facts, "scaling_fitted_on": scaling.fitted_on})
 
 

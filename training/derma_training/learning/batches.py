@@ -24,6 +24,9 @@ from derma_training.learning.config import Augmentation, Balance, Phase
 
 Item = tuple[int, int]
 
+# What a seed is for, so that no two draws share a stream.
+ROWS, IMAGES, TEXTS, MIXTURES, DROPOUT = range(1, 6)
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -81,10 +84,10 @@ class _Plan:
     def __iter__(self) -> Iterator[list[Item]]:
         stream, step = self.stream, self.first
         while True:
-            draw = torch.Generator().manual_seed(mix(stream.seed, step))
+            draw = torch.Generator().manual_seed(mix(stream.seed, ROWS, step))
             count = stream.phase.batch_size
             rows = torch.multinomial(stream.weights, count, replacement=True, generator=draw).tolist()
-            items = [(row, mix(stream.seed, step, position)) for position, row in enumerate(rows)]
+            items = [(row, mix(stream.seed, IMAGES, step, position)) for position, row in enumerate(rows)]
             for turn in range(stream.phase.accumulate):
                 start = (turn * stream.world + stream.rank) * stream.size
                 yield items[start : start + stream.size]

@@ -145,7 +145,7 @@ class Config(_Table):
     name: str
     base: Literal["mini", "biomedclip"]
     seed: int = 0
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    precision: Literal["no", "bf16"] = "bf16"
     split: Split = Split()
     phases: tuple[Phase, ...] = Field(min_length=1)
 
@@ -155,6 +155,8 @@ class Config(_Table):
             raise ValueError("a lora phase must be the last: its adapters rest on finished weights")
         if len({phase.name for phase in self.phases}) < len(self.phases):
             raise ValueError("two phases have the same name")
+        if any(phase.method == "lora" and phase.wise for phase in self.phases):
+            raise ValueError("wise interpolates weights; a lora phase has only factors of them")
         return self
 
 

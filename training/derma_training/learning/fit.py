@@ -10,6 +10,7 @@ weights. Under ``torchrun`` every process takes its share of each batch.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from timm.layers import PatchDropout
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +31,7 @@ from derma_semantics.conditions import CONDITIONS
 from derma_semantics.evaluation.metrics import balanced_accuracy, macro_auc
 from derma_training.classifier import Normalise
 from derma_training.learning import losses
-from derma_training.learning.batches import Batches, TrainingSet, mix
+from derma_training.learning.batches import DROPOUT, MIXTURES, TEXTS, Batches, TrainingSet, mix
 from derma_training.learning.checkpoint import Checkpoint, restore, trainable
 from derma_training.learning.config import Phase
 from derma_training.learning.definitions import Definitions
@@ -92,30 +94,44 @@ class Objective(nn.Module):
     prior: Tensor
 
     def __init__(
-        self, model: Clip, normalise: Normalise, texts: Definitions, phase: Phase, prior: Tensor, run: Run
+        self,
+        model: Clip,
+        normalise: Normalise,
+        texts: Definitions,
+        phase: Phase,
+        prior: Tensor,
+        accelerator: Accelerator,
+        seed: int,
     ) -> None:
         super().__init__()
         self.model, self.normalise = model, normalise
-        self.texts, self.phase, self.run = texts, phase, run
+        self.texts, self.phase = texts, phase
+        self.accelerator, self.seed = accelerator, seed
         self.register_buffer("prior", prior)
 
     def forward(self, pixels: Tensor, labels: Tensor, step: int, turn: int) -> Tensor:
-        """The loss of uint8 NHWC pixels in one of a step's batches."""
-        seed = mix(self.run.seed, step, turn)
+        """The loss of uint8 NHWC pixels, batch ``turn`` of a step."""
         images = self.normalise(pixels)
         scale = self.model.logit_scale.exp()
         if self.phase.loss == "definitions":
-            draw = torch.Generator().manual_seed(mix(self.run.seed, step, 0))  # one text for the whole step
+            draw = torch.Generator().manual_seed(mix(self.seed, TEXTS, step))  # one text for the whole step
             rows = self.texts.draw(torch.arange(len(CONDITIONS)), draw)
-            images, target = _blend(images, labels, self.phase.mixup, seed)
-            text = self.texts.encode(self.model, rows)
-            return losses.definitions(self._embed(images), text, target, scale, self.prior)
-        accelerator, draw = self.run.accelerator, torch.Generator().manual_seed(seed)
-        rank, world = accelerator.process_index, accelerator.num_processes
-        text = self.texts.encode(self.model, self.texts.draw(labels, draw, rank=rank, world=world))
-        if self.phase.loss == "unicl":
-            return losses.unicl(self._embed(images), text, labels, scale)
-        return losses.clip(self._embed(images), text, scale)
+            images, target = _blend(images, labels, self.phase.mixup, mix(self.seed, MIXTURES, step, turn))
+            image, text = self._embed(images), self.texts.encode(self.model, rows)
+            with self._exactly():
+                return losses.definitions(image, text, target, scale, self.prior)
+        draw = torch.Generator().manual_seed(mix(self.seed, TEXTS, step, turn))
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        rows = self.texts.draw(labels, draw, rank=rank, world=world)
+        image, text = self._embed(images), self.texts.encode(self.model, rows)
+        with self._exactly():
+            if self.phase.loss == "unicl":
+                return losses.unicl(image, text, labels, scale)
+            return losses.clip(image, text, scale)
+
+    def _exactly(self) -> torch.autocast:
+        """Losses in fp32, as similarities are served: bf16 would move logits by tenths."""
+        return torch.autocast(self.accelerator.device.type, enabled=False)
 
     def _embed(self, images: Tensor) -> Tensor:
         return F.normalize(self.model.encode_image(images).float(), dim=-1)
@@ -137,10 +153,11 @@ class _Trainer:
         self.phase, self.run, self.accelerator = phase, run, run.accelerator
         self.model = model.to(run.accelerator.device)
         self.start = trainable(model)
+        self.seed = mix(run.seed, zlib.crc32(phase.name.encode()))  # phases do not repeat each other
         self.stream = Batches(
             training,
             phase,
-            seed=run.seed,
+            seed=self.seed,
             rank=run.accelerator.process_index,
             world=run.accelerator.num_processes,
             workers=run.workers,
@@ -148,7 +165,9 @@ class _Trainer:
         self.total = phase.epochs * self.stream.steps
         self.texts = Definitions(model, tokenizer, prompts)
         self.normalise = normalise.to(run.accelerator.device)
-        objective = Objective(model, normalise, self.texts, phase, self.stream.prior, run)
+        objective = Objective(
+            model, normalise, self.texts, phase, self.stream.prior, run.accelerator, self.seed
+        )
         optimiser = torch.optim.AdamW(parameter_groups(model, phase))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(phase, self.total))
         self.objective, self.optimiser = self.accelerator.prepare(objective, optimiser)
@@ -159,6 +178,7 @@ class _Trainer:
             run.folder / "checkpoints" / f"{phase.name}.pt",
             f"{phase.model_dump_json()} seed {run.seed} {run.accelerator.mixed_precision} {run.inputs}",
         )
+        self.losses: list[float] = []  # of this epoch
         self.best: dict[str, Any] = {"score": -1.0, "epoch": 0, "weights": {}}
         self.step = self._resume()
 
@@ -167,8 +187,8 @@ class _Trainer:
         batches = self.stream.from_step(self.step)
         with History(self._log_folder(), self.phase.name, first_step=self.step) as history:
             while self.step < self.total and not self._stopped():
-                loss = self._epoch(batches, drop, history)
-                self._finish_epoch(loss, validation, history)
+                self._epoch(batches, drop, history)
+                self._finish_epoch(validation, history)
 
     def conclude(self) -> None:
         """Leave the weights that count in the model: best, averaged or last, with a share of the start."""
@@ -196,8 +216,8 @@ class _Trainer:
 
     def _epoch(
         self, batches: Iterator[tuple[Tensor, Tensor]], drop: PatchDropout | None, history: History
-    ) -> float:
-        """Steps up to the next end of an epoch; returns their mean loss."""
+    ) -> None:
+        """Steps up to the next end of an epoch."""
         self.model.train()
         epoch = self.step // self.stream.steps + 1
         steps = range(self.step, epoch * self.stream.steps)
@@ -207,25 +227,24 @@ class _Trainer:
             unit="batch",
             disable=not self.accelerator.is_main_process,
         )
-        seen = []
         for step in bar:
             if drop is not None:
                 drop.prob = self.phase.patch_dropout if step < (1 - self.phase.whole) * self.total else 0.0
-            seen.append(self._step(batches))
-            history.step(step, loss=seen[-1], learning_rate=float(self.schedule.get_last_lr()[-1]))
-            bar.set_postfix(loss=f"{np.mean(seen[-50:]):.3f}")
+            rate = self.phase.learning_rate * self.schedule.lr_lambdas[0](step)
+            self.losses.append(self._step(batches))
+            history.step(step, loss=self.losses[-1], learning_rate=rate)
+            bar.set_postfix(loss=f"{np.mean(self.losses[-50:]):.3f}")
             self.step = step + 1
             if self.step % CHECKPOINT_STEPS == 0 and self.step != steps.stop:
                 self._save()
-        return float(np.mean(seen))
 
     def _step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> float:
         """One optimiser step over all its batches; returns the loss, the mean over processes."""
         total = 0.0
         for turn in range(self.phase.accumulate):
             pixels, labels = (t.to(self.accelerator.device) for t in next(batches))
-            seed = mix(self.run.seed, self.step, turn)
-            torch.manual_seed(mix(seed, self.accelerator.process_index))  # drop path and patch dropout
+            # For drop path and patch dropout.
+            torch.manual_seed(mix(self.seed, DROPOUT, self.step, turn, self.accelerator.process_index))
             last = turn == self.phase.accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.objective):
                 loss = self.objective(pixels, labels, self.step, turn) / self.phase.accumulate
@@ -241,11 +260,14 @@ class _Trainer:
             self.average.update_parameters(self.model)
         return total
 
-    def _finish_epoch(self, loss: float, validation: TrainingSet | None, history: History) -> None:
+    def _finish_epoch(self, validation: TrainingSet | None, history: History) -> None:
         epoch = self.step // self.stream.steps
-        values = {"epoch": float(epoch), "loss": loss}
+        values = {"epoch": float(epoch), "loss": float(np.mean(self.losses))}
+        self.losses = []
         if validation is not None:
-            values |= self.validate(validation)
+            # Measured once, so that all processes stop at the same epoch.
+            figures = [self.validate(validation) if self.accelerator.is_main_process else {}]
+            values |= broadcast_object_list(figures)[0]
             if (score := values["balanced_accuracy"]) > self.best["score"]:
                 self.best = {"score": score, "epoch": epoch, "weights": trainable(self._current())}
         history.epoch(self.step - 1, **values)
@@ -277,6 +299,7 @@ class _Trainer:
                     "optimiser": self.optimiser.state_dict(),
                     "schedule": self.schedule.state_dict(),
                     "best": self.best,
+                    "losses": self.losses,
                 }
             )
         self.accelerator.wait_for_everyone()
@@ -291,7 +314,7 @@ class _Trainer:
             self.average.n_averaged.copy_(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
-        self.best = state["best"]
+        self.best, self.losses = state["best"], state["losses"]
         return int(state["step"])
 
 

@@ -45,7 +45,7 @@ class History:
 
     def _write(self, kind: str, step: int, values: dict[str, float]) -> None:
         path = self._files[kind]
-        new = not path.exists()
+        new = not path.exists() or not path.stat().st_size
         with path.open("a", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             if new:
@@ -57,7 +57,7 @@ class History:
 
 def _rewind(path: Path, first_step: int) -> None:
     """Drop the rows of steps that will run again, and a row that a kill cut short."""
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return
     header, *rows = path.read_text().splitlines(keepends=True)
     kept = [row for row in rows if row.endswith("\n") and int(row.split(",")[0]) < first_step]
