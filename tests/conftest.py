@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from derma_semantics.evaluation.truth import Case, write_truth
 from derma_semantics.synthetic import draw
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +46,25 @@ def jpeg(picture: Callable[[int], Image.Image]) -> Callable[[int], bytes]:
         return buffer.getvalue()
 
     return encode
+
+
+@pytest.fixture(scope="session")
+def write_isic(jpeg: Callable[[int], bytes]) -> Callable[[Path, Sequence[Case]], Path]:
+    """Writes drawn pictures of these cases into a folder, in the official ISIC 2018 layout."""
+
+    def write(folder: Path, cases: Sequence[Case]) -> Path:
+        images = folder / "ISIC2018_Task3_Training_Input"
+        images.mkdir()
+        for number, case in enumerate(cases):
+            (images / f"{case.name}.jpg").write_bytes(jpeg(number))
+        write_truth(folder / "ISIC2018_Task3_Training_GroundTruth.csv", cases)
+        rows = [f"{case.lesion},{case.name},50,female,back" for case in cases]
+        (folder / "HAM10000_metadata.csv").write_text(
+            "\n".join(["lesion_id,image_id,age,sex,localization", *rows])
+        )
+        return folder
+
+    return write
 
 
 def folder_from(variable: str) -> Path:

@@ -7,7 +7,7 @@ import click.testing
 import pytest
 
 from derma_semantics.conditions import CODES
-from derma_semantics.evaluation.truth import Case, write_truth
+from derma_semantics.evaluation.truth import Case
 from derma_training.bundle import Bundle
 from derma_training.calibration.scaling import Scaling
 from derma_training.calibration.thresholds import calibrate
@@ -21,19 +21,10 @@ IMAGES = 28
 
 
 @pytest.fixture(scope="module")
-def isic(tmp_path_factory, jpeg):
+def isic(tmp_path_factory, write_isic):
     """Drawn pictures in the official layout, four of each condition, two of each lesion."""
-    folder = tmp_path_factory.mktemp("isic")
-    (folder / "ISIC2018_Task3_Training_Input").mkdir()
     cases = [Case(f"DRAWN_{i:03d}", i // 2 % 7, f"L{i // 2}") for i in range(IMAGES)]
-    for number, case in enumerate(cases):
-        (folder / "ISIC2018_Task3_Training_Input" / f"{case.name}.jpg").write_bytes(jpeg(number))
-    write_truth(folder / "ISIC2018_Task3_Training_GroundTruth.csv", cases)
-    rows = [f"{case.lesion},{case.name},50,female,back" for case in cases]
-    (folder / "HAM10000_metadata.csv").write_text(
-        "\n".join(["lesion_id,image_id,age,sex,localization", *rows])
-    )
-    return folder
+    return write_isic(tmp_path_factory.mktemp("isic"), cases)
 
 
 @pytest.fixture(scope="module")

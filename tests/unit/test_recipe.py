@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from derma_semantics.conditions import CODES
-from derma_semantics.evaluation.truth import Case, write_truth
+from derma_semantics.evaluation.truth import Case
 from derma_training import architecture
 from derma_training.bundle import Bundle, BundleError
 from derma_training.cli import main
@@ -43,19 +43,10 @@ lora = { r = 4, alpha = 8, text = true }
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory, jpeg):
+def photos(tmp_path_factory, write_isic):
     """Ten lesions of each condition in the official layout."""
-    folder = tmp_path_factory.mktemp("isic")
-    (folder / "ISIC2018_Task3_Training_Input").mkdir()
     cases = [Case(f"DRAWN_{i:03d}", i % 7, f"L{i}") for i in range(70)]
-    for number, case in enumerate(cases):
-        (folder / "ISIC2018_Task3_Training_Input" / f"{case.name}.jpg").write_bytes(jpeg(number))
-    write_truth(folder / "ISIC2018_Task3_Training_GroundTruth.csv", cases)
-    rows = [f"{case.lesion},{case.name},50,female,back" for case in cases]
-    (folder / "HAM10000_metadata.csv").write_text(
-        "\n".join(["lesion_id,image_id,age,sex,localization", *rows])
-    )
-    return folder
+    return write_isic(tmp_path_factory.mktemp("isic"), cases)
 
 
 @pytest.fixture(scope="module")
