@@ -48,7 +48,7 @@ def _open_clip_config() -> dict[str, object]:
             "text_cfg": {
                 "hf_model_name": "text",
                 "hf_tokenizer_name": "text",
-                "hf_proj_type": "mlp",
+                "hf_proj_type": "linear",
                 "hf_pooler_type": "mean_pooler",
                 "context_length": CONTEXT_LENGTH,
             },
