@@ -1,0 +1,81 @@
+"""ONNX Runtime sessions, opened in one way by the gate, the benchmarks and the stand-in backend.
+
+    session = open_session(Path("model.onnx"), Engine("openvino", precision="bf16", threads=2))
+    session.run(["PROBABILITIES"], {"PIXELS": pixels})
+
+ONNX Runtime answers on the CPU when the provider it was asked for does not start, and says
+so only in its log. Here that is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import onnxruntime
+
+Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+# What OpenVINO computes in where a graph does not say int8. Processors without bf16 use fp32.
+OPENVINO_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
+
+
+class EngineUnavailable(RuntimeError):
+    """The provider is not installed, or did not start."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs a graph.
+
+    Attributes:
+        precision: of the arithmetic; int8 and fp16 also need a graph made for them.
+        threads: of one operator; 0 for one a core.
+        options: the provider's own, added to ours.
+    """
+
+    provider: Provider = "openvino"
+    precision: Precision = "fp32"
+    threads: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_session(graph: Path, engine: Engine) -> onnxruntime.InferenceSession:
+    """Load a graph.
+
+    Raises:
+        EngineUnavailable: the provider is not installed, or ONNX Runtime fell back to another.
+    """
+    name = PROVIDERS[engine.provider]
+    if name not in onnxruntime.get_available_providers():
+        available = ", ".join(onnxruntime.get_available_providers())
+        raise EngineUnavailable(f"this ONNX Runtime has no {name} (it has {available})")
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = engine.threads
+    providers = [(name, {**_options(engine), **engine.options})]
+    session = onnxruntime.InferenceSession(str(graph), settings, providers=providers)
+    if session.get_providers()[0] != name:
+        raise EngineUnavailable(f"{name} did not start with {graph}; ONNX Runtime's log says why")
+    return session
+
+
+def _options(engine: Engine) -> dict[str, str]:
+    if engine.provider == "openvino":
+        cpu = {
+            "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[engine.precision],
+            "INFERENCE_NUM_THREADS": str(engine.threads or os.cpu_count()),
+        }
+        return {"device_type": "CPU", "load_config": json.dumps({"CPU": cpu})}
+    return {}
