@@ -90,4 +90,4 @@ lock: setup ## Resolve the dependencies anew
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --all-extras pyproject.toml -o requirements/project.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) requirements/triton.in -o requirements/triton.lock
 
-LOCK_OPTIONS := --quiet --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url
+LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url

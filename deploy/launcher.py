@@ -119,6 +119,11 @@ def _options(command: Any) -> Any:
         ),
         STATE,
         click.option(
+            "--profile",
+            envvar="DERMA_PROFILE",
+            help="Serve models with their configs/PROFILE.pbtxt, such as cuda.  [env: DERMA_PROFILE]",
+        ),
+        click.option(
             "--repository",
             type=click.Path(exists=True, file_okay=False, path_type=Path),
             default=Settings.repository,
@@ -182,6 +187,9 @@ def stop(state: Path, deadline: float) -> None:
 
 def _settings(given: dict[str, Any]) -> Settings:
     settings = Settings(**given)
+    if settings.profile and settings.profile not in settings.profiles:
+        known = ", ".join(settings.profiles) or "none"
+        raise click.UsageError(f"no model has a profile {settings.profile!r}; there are: {known}")
     ports = [settings.http_port, settings.grpc_port, settings.metrics_port]
     if len(set(ports)) < len([port for port in ports if port]):
         raise click.UsageError(f"HTTP, gRPC and metrics need different ports, got {ports}")

@@ -37,7 +37,11 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the service listens, what it serves and where it keeps its state."""
+    """Where the service listens, what it serves and where it keeps its state.
+
+    Attributes:
+        profile: models that have a ``configs/<profile>.pbtxt`` are served with it.
+    """
 
     repository: Path = ROOT / "model_repository"
     state: Path = ROOT / ".run"
@@ -45,6 +49,12 @@ class Settings:
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
+    profile: str | None = None
+
+    @property
+    def profiles(self) -> list[str]:
+        """Names that ``profile`` may have."""
+        return sorted({path.stem for path in self.repository.glob("*/configs/*.pbtxt")})
 
     @property
     def grpc_url(self) -> str:
@@ -97,6 +107,7 @@ class TritonServer:
             self.process = subprocess.Popen(
                 [str(wheel / "bin" / "tritonserver"), *_arguments(self.settings, backends)],
                 env=_variables(wheel),
+                cwd=self.settings.state,  # TensorRT's caches have paths relative to it
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -190,8 +201,8 @@ def _assemble_backends(wheel: Path, target: Path) -> Path:
 
 def _arguments(settings: Settings, backends: Path) -> list[str]:
     return [
-        f"--model-repository={settings.repository}",
-        f"--backend-directory={backends}",
+        f"--model-repository={settings.repository.resolve()}",
+        f"--backend-directory={backends.resolve()}",
         "--model-control-mode=explicit",
         f"--load-model={CLASSIFIER.name}",
         f"--http-address={settings.host}",
@@ -202,6 +213,7 @@ def _arguments(settings: Settings, backends: Path) -> list[str]:
         f"--metrics-port={settings.metrics_port}",
         f"--backend-config=python,shm-region-prefix-name={settings.shared_memory}",
         "--exit-timeout-secs=15",
+        *([f"--model-config-name={settings.profile}"] if settings.profile else []),
     ]
 
 

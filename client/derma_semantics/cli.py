@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from derma_semantics.client import DEFAULT_TIMEOUT, DEFAULT_URL, IN_FLIGHT, DermaClient
-from derma_semantics.contract import CLASSIFIER, IMAGE_SUFFIXES, SET_COVERAGE, Triage
+from derma_semantics.contract import CLASSIFIER, IMAGE_SUFFIXES, RANDOM_WEIGHTS, SET_COVERAGE, Triage
 from derma_semantics.diagnosis import Diagnosis
 from derma_semantics.errors import DermaError, Overloaded, ServiceUnavailable
 from derma_semantics.terminal import help_text
@@ -179,11 +179,14 @@ def _readable(path: Path, answer: Diagnosis | Exception) -> str:
         lines.append(f"  {finding.probability:6.1%}  {bar:<{BAR}}  {finding.condition.name}")
     possible = ", ".join(condition.code for condition in answer.prediction_set)
     lines.append(f"  differential at {100 * SET_COVERAGE:.0f} %: {possible}")
-    bundle = answer.bundle
-    lines.append(
-        f"  risk {answer.risk:.3f}   triage {answer.triage.name.lower()}   {bundle.name or bundle.digest}"
-    )
+    weights = _weights(answer.bundle.name or answer.bundle.digest)
+    lines.append(f"  risk {answer.risk:.3f}   triage {answer.triage.name.lower()}   {weights}")
     return "\n".join(lines) + "\n"
+
+
+def _weights(name: str) -> str:
+    """A bundle's name, in red where nobody trained it."""
+    return click.style(name, fg="red", bold=True) if RANDOM_WEIGHTS in name else name
 
 
 def _alert(answer: Diagnosis) -> str | None:
@@ -218,7 +221,7 @@ def _readable_status(report: dict[str, Any]) -> str:
     lines = [f"{report['url']}  {report['server']}  {CLASSIFIER.name} is {state}"]
     if bundle := report["bundle"]:
         lines.append(
-            f"bundle  {bundle['name']}  {bundle['precision']}  version {bundle['version']}  "
+            f"bundle  {_weights(bundle['name'])}  {bundle['precision']}  version {bundle['version']}  "
             f"sha256 {bundle['digest']}"
         )
     for row in report["models"]:

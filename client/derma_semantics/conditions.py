@@ -15,10 +15,10 @@ J Am Acad Dermatol 74, 1093 (2016), third consensus on dermoscopic terms).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 
-class RiskLevel(str, Enum):
+class RiskLevel(StrEnum):
     """How a condition counts towards ``RISK``."""
 
     BENIGN = "benign"

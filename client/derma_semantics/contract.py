@@ -68,5 +68,8 @@ NETWORK = Model("derma_biomedclip", "onnxruntime", _PIXELS, _ANSWERS)
 CLASSIFIER = Model("derma_classifier", "ensemble", _IMAGE, _ANSWERS)
 MODELS = (CLASSIFIER, PREPROCESS, NETWORK)
 
+# Part of the name of a bundle that nobody trained: its answers mean nothing.
+RANDOM_WEIGHTS = "RANDOM WEIGHTS"
+
 # Keys of the network's config parameters: which weights it serves.
 PARAMETERS = ("bundle_name", "bundle_digest", "prompts_digest", "precision")

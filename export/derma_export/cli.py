@@ -1,10 +1,13 @@
 """derma-export: turn a bundle into a model version that Triton serves.
 
     derma-export training/bundles/derma-mini --repository model_repository
+    derma-export BUNDLE --precision bf16 --data ISIC2018_FOLDER
+    derma-export --architecture biomedclip --random-weights --precision int8
 
-Merges the LoRA adapter, embeds the definitions, exports one ONNX graph, compares it
-with PyTorch, and only then writes the next version. Exit code 1: the bundle or the
-gate failed, and the repository is as it was.
+Merges the LoRA adapter, embeds the definitions, exports one ONNX graph, lowers it to the
+precision, compares it with PyTorch, and only then writes the next version. Where the gate
+rejects a lowered graph, the layers that suffer most are kept in fp32 and it is tried again.
+Exit code 1: the bundle or the gate failed, and the repository is as it was.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import logging
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,9 +27,20 @@ from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
 from derma_training.bundle import Bundle, BundleError
 
+if TYPE_CHECKING:
+    from derma_export.engine import Precision
+    from derma_export.exporter import Task
+
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+
 
 @click.command(help=help_text(__doc__))
-@click.argument("folder", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "folder",
+    metavar="[BUNDLE]",
+    required=False,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
 @click.option(
     "--repository",
     type=click.Path(file_okay=False, path_type=Path),
@@ -34,22 +49,61 @@ from derma_training.bundle import Bundle, BundleError
     help="Model repository; created if it does not exist.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="bf16 and int8 for processors, fp16 for GPUs.",
+)
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="The data set that the bundle was trained on: the gate then compares balanced accuracy and "
+    "melanomas found too, on validation and calibration images; int8 takes its ranges from training images.",
+)
+@click.option(
     "--images",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Photographs for the gate; without them, drawn ones.",
+    help="Photographs for the gate instead, without labels. By default, drawn pictures.",
 )
+@click.option(
+    "--architecture",
+    type=click.Choice(["biomedclip"]),
+    help="Instead of BUNDLE: the full 195.9 M-parameter model, for speed and parity only.",
+)
+@click.option("--random-weights", is_flag=True, help="With --architecture: seeded random weights.")
+@click.option("--seed", default=0, show_default=True, help="Of the random weights.")
 @click.option("--load", metavar="HOST:PORT", help="Have a running server load the new version (gRPC).")
 @click.option("--if-needed", is_flag=True, help="Do nothing if the newest version holds this bundle.")
-def main(folder: Path, repository: Path, images: Path | None, load: str | None, if_needed: bool) -> None:
+def main(
+    folder: Path | None,
+    repository: Path,
+    precision: Precision,
+    data: str | None,
+    images: Path | None,
+    architecture: str | None,
+    random_weights: bool,
+    seed: int,
+    load: str | None,
+    if_needed: bool,
+) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     if find_spec("onnx") is None:
         raise click.ClickException("this command needs more packages: pip install 'derma-semantics[export]'")
+    if (folder is None) == (architecture is None):
+        raise click.UsageError("name a BUNDLE, or --architecture biomedclip --random-weights")
+    if architecture and not random_weights:
+        raise click.UsageError(
+            "--architecture needs --random-weights; for real ones: derma-train fetch-base, then fit"
+        )
     try:
-        bundle = Bundle.open(folder)
-        if if_needed and is_newest(repository, bundle):
-            click.echo(f"{repository.resolve()} holds {bundle.name} ({bundle.digest[:12]}) already")
+        bundle = Bundle.open(folder) if folder else _random(seed)
+        if if_needed and is_newest(repository, bundle, precision):
+            click.echo(
+                f"{repository.resolve()} holds {bundle.name} ({bundle.digest[:12]}), {precision}, already"
+            )
         else:
-            version = _export(bundle, repository, images)
+            version = _export(bundle, repository, precision, data, images)
             click.echo(f"wrote version {version} to {repository.resolve()}")
     except (BundleError, DermaError, RuntimeError, ValueError) as exc:
         click.echo(f"error: {exc}", err=True)
@@ -58,14 +112,39 @@ def main(folder: Path, repository: Path, images: Path | None, load: str | None, 
         _load(load)
 
 
-def _export(bundle: Bundle, repository: Path, images: Path | None) -> int:
+def _random(seed: int) -> Bundle:
+    from derma_training.random_weights import biomedclip
+
+    bundle = biomedclip(Path("training/bundles") / f"biomedclip-random-{seed}", seed=seed)
+    click.secho(f"{bundle.name}: its answers mean nothing", fg="red", err=True)
+    return bundle
+
+
+def _export(
+    bundle: Bundle, repository: Path, precision: Precision, data: str | None, images: Path | None
+) -> int:
     # Imported here so that --help and --if-needed answer at once.
     from derma_export.exporter import export_bundle
-    from derma_export.gate import folder_samples, synthetic_samples
 
     click.echo(f"bundle {bundle.name} ({bundle.digest[:12]})")
-    samples = folder_samples(images) if images else synthetic_samples()
-    return export_bundle(bundle, repository, samples, say=click.echo)
+    return export_bundle(bundle, repository, _task(bundle, precision, data, images), say=click.echo)
+
+
+def _task(bundle: Bundle, precision: Precision, data: str | None, images: Path | None) -> Task:
+    """The gate's images: photographs of a folder, the bundle's own held-out ones, or drawn ones."""
+    from derma_export.exporter import Task
+    from derma_export.samples import calibration_pixels, folder_samples, labelled_samples, synthetic_samples
+    from derma_training.data import read
+    from derma_training.recipe import bundle_parts
+
+    parts = bundle_parts(bundle, read(data)) if data and not bundle.random_weights else None
+    if precision == "int8" and parts is None and not bundle.random_weights:
+        raise ValueError("int8 takes its ranges from training images: name the data set with --data")
+    ranges = calibration_pixels(parts) if parts and precision == "int8" else None
+    if images:
+        return Task(folder_samples(images), precision, ranges)
+    samples = labelled_samples(parts) if parts else synthetic_samples()
+    return Task(samples, precision, ranges)
 
 
 def _load(url: str) -> None:

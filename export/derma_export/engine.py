@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +29,13 @@ PROVIDERS: dict[Provider, str] = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 # What OpenVINO computes in where a graph does not say int8. Processors without bf16 use fp32.
-OPENVINO_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
+OPENVINO_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "bf16"}
+# Operators that take the time, also as part of a name: MatMulInteger, SkipLayerNormalization, BiasGelu.
+COMPUTE = ("MatMul", "Gemm", "Conv", "Attention", "LayerNormalization", "Gelu", "Softmax", "QLinear")
 
 
 class EngineUnavailable(RuntimeError):
-    """The provider is not installed, or did not start."""
+    """The provider is not installed, did not start, or leaves work to another."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,41 @@ def open_session(graph: Path, engine: Engine) -> onnxruntime.InferenceSession:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     settings.intra_op_num_threads = engine.threads
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     providers = [(name, {**_options(engine), **engine.options})]
+    if engine.provider == "tensorrt":  # takes what TensorRT cannot, as in Triton's native backend
+        device = {key: value for key, value in engine.options.items() if key == "device_id"}
+        providers.append((PROVIDERS["cuda"], device))
+    if engine.provider in ("cuda", "tensorrt"):
+        onnxruntime.preload_dlls()  # CUDA's libraries may come from wheels, where no loader looks
     session = onnxruntime.InferenceSession(str(graph), settings, providers=providers)
     if session.get_providers()[0] != name:
         raise EngineUnavailable(f"{name} did not start with {graph}; ONNX Runtime's log says why")
     return session
+
+
+def placement(session: onnxruntime.InferenceSession) -> dict[str, Counter[str]]:
+    """Where a session of ``open_session`` runs what: provider → operator → number of nodes."""
+    found: dict[str, Counter[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        found.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return found
+
+
+def require_no_fallback(session: onnxruntime.InferenceSession, provider: Provider) -> None:
+    """Refuse a session that computes on the CPU provider though another was asked for.
+
+    What only handles shapes may stay there: providers leave it to the CPU on purpose.
+
+    Raises:
+        EngineUnavailable: it names the operators.
+    """
+    if provider == "cpu":
+        return
+    left = placement(session).get(PROVIDERS["cpu"], Counter())
+    work = [f"{count} {op}" for op, count in sorted(left.items()) if any(name in op for name in COMPUTE)]
+    if work:
+        raise EngineUnavailable(f"{PROVIDERS[provider]} leaves to the CPU: {', '.join(work)}")
 
 
 def _options(engine: Engine) -> dict[str, str]:
@@ -78,4 +111,6 @@ def _options(engine: Engine) -> dict[str, str]:
             "INFERENCE_NUM_THREADS": str(engine.threads or os.cpu_count()),
         }
         return {"device_type": "CPU", "load_config": json.dumps({"CPU": cpu})}
+    if engine.provider == "cuda" and engine.precision == "fp32":
+        return {"use_tf32": "0"}  # which is less precise than its name says
     return {}

@@ -1,7 +1,7 @@
 """From a bundle to a version in a model repository, with the gate between.
 
     bundle = Bundle.open("training/bundles/derma-mini")
-    version = export_bundle(bundle, Path("model_repository"), synthetic_samples())
+    version = export_bundle(bundle, Path("model_repository"), Task(synthetic_samples()))
 
 A graph that fails the gate is never written.
 """
@@ -10,38 +10,62 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from datetime import datetime, timezone
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import torch
+from torch import Tensor
 
 from derma_export import gate
+from derma_export.engine import Engine, Precision, Provider
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
-from derma_export.repository import GRAPH, PRECISION, install, parameters, prepare
+from derma_export.precision import Attempt, attempts
+from derma_export.repository import GRAPH, install, parameters, prepare
+from derma_export.samples import Samples
 from derma_semantics.contract import NETWORK
 from derma_training.bundle import Bundle, sha256
 from derma_training.classifier import Answers, Classifier
 
-Runner = Callable[[torch.Tensor], Answers]
+# What a gate runs a precision on. fp16 is for GPUs; here its casts are computed in fp32.
+PROVIDERS: dict[Precision, Provider] = {
+    "fp32": "openvino",
+    "bf16": "openvino",
+    "int8": "openvino",
+    "fp16": "cpu",
+}
+
+Open = Callable[[Path, Engine], gate.Runner]
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to make, and what to judge it by.
+
+    Attributes:
+        samples: images that the gate compares on.
+        ranges: images that int8 takes its ranges from, uint8 (N, 224, 224, 3); by default the
+            gate's own, which is right for random weights only.
+    """
+
+    samples: Samples
+    precision: Precision = "fp32"
+    ranges: Tensor | None = None
 
 
 @torch.inference_mode()
 def export_bundle(
-    bundle: Bundle,
-    repository: Path,
-    samples: gate.Samples,
-    *,
-    say: Callable[[str], object] = print,
-    run_graph: Callable[[Path], Runner] = OnnxClassifier,
+    bundle: Bundle, repository: Path, task: Task, *, say: Say = print, run_graph: Open = OnnxClassifier
 ) -> int:
-    """Merge, export, gate and install.
+    """Merge, export, lower, gate and install.
 
     Args:
-        samples: images that the gate compares on.
         say: is told, a line at a time, what was done.
-        run_graph: opens the exported file for the gate.
+        run_graph: opens an exported file for the gate.
 
     Returns:
         The new version number.
@@ -50,38 +74,65 @@ def export_bundle(
         GateFailed: nothing was written.
     """
     classifier = Classifier.from_bundle(bundle)
-    merge = gate.check_merge(bundle, classifier.normalise(samples.pixels))
+    merge = gate.check_merge(bundle, classifier.normalise(task.samples.pixels[: gate.BATCH]))
     say(f"merge  embeddings move by {merge:.1e} (limit {gate.MERGE_LIMIT:.0e})")
+    reference = gate.in_batches(classifier, task.samples.pixels)
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / GRAPH
         export_onnx(classifier, graph)
-        limits = gate.LIMITS[PRECISION]
-        report = gate.compare(classifier(samples.pixels), run_graph(graph)(samples.pixels), limits)
-        say(
-            f"gate   {report.images} images ({samples.source}): probabilities differ by "
-            f"{report.max_probability_difference:.1e} (limit {limits.probability:.0e}), "
-            f"top-1 changed on {len(report.top1_disagreements)}"
-        )
-        report.require(samples.names)
-        evidence = {**report.to_dict(), "source": samples.source, "merge_difference": merge}
+        attempt, report = _first_to_pass(graph, reference, task, say, run_graph)
         prepare(repository)
-        return install(
-            repository,
-            graph,
-            _manifest(bundle, graph, evidence),
-            parameters(bundle),
-            classifier.text.shape[1],
+        values = parameters(bundle, task.precision)
+        manifest = {
+            **values,
+            "graph_digest": sha256(attempt.graph),
+            **_provenance(bundle),
+            "gate": {**report.to_dict(), "source": task.samples.source, "merge": merge},
+            "kept_in_fp32": [layer.place for layer in attempt.kept],
+        }
+        return install(repository, attempt.graph, manifest, values, classifier.text.shape[1])
+
+
+def _first_to_pass(
+    graph: Path, reference: Answers, task: Task, say: Say, run_graph: Open
+) -> tuple[Attempt, gate.Report]:
+    """The fastest version that the gate lets through.
+
+    Raises:
+        GateFailed: none of them; says why the last one failed.
+    """
+    samples, limits = task.samples, gate.LIMITS[task.precision]
+    engine = Engine(PROVIDERS[task.precision], task.precision)
+    ranges = samples.pixels if task.ranges is None else task.ranges
+    report = None
+    for attempt in attempts(graph, task.precision, ranges, graph.parent):
+        if attempt.kept:
+            say(f"retry  keeping in fp32: {', '.join(map(str, attempt.kept))}")
+        run = run_graph(attempt.graph, engine)
+        report = gate.compare(
+            reference,
+            gate.in_batches(run, samples.pixels),
+            limits,
+            labels=samples.labels,
+            companions=gate.companion_effect(run, samples.pixels),
         )
+        say(f"gate   {task.precision}, {report.images} images ({samples.source}): {report}")
+        if not report.failures:
+            return attempt, report
+    assert report is not None
+    report.require(samples.names)
+    raise AssertionError("a report with failures raises")
 
 
-def _manifest(bundle: Bundle, graph: Path, evidence: dict[str, Any]) -> dict[str, Any]:
+def _provenance(bundle: Bundle) -> dict[str, Any]:
     return {
-        **parameters(bundle),
-        "graph_digest": sha256(graph),
         "outputs": list(NETWORK.outputs),
         "files": bundle.manifest["files"],
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "opset": OPSET,
-        "made_with": {"torch": torch.__version__, "onnx": onnx.__version__},
-        "gate": evidence,
+        "made_with": {
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
     }

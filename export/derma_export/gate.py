@@ -1,6 +1,6 @@
 """What a graph must show before it may be written to a model repository.
 
-    report = compare(classifier(pixels), candidate(pixels), LIMITS["fp32"])
+    report = compare(reference, candidate, LIMITS["bf16"], labels=labels)    # Answers to the same images
     report.require(names)     # raises GateFailed, naming the worst images
 
 Limits stand in one table, by precision.
@@ -8,26 +8,26 @@ Limits stand in one table, by precision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from derma_semantics.contract import IMAGE_SUFFIXES
-from derma_semantics.errors import InvalidImage
-from derma_semantics.preprocess import preprocess, resize_and_crop
-from derma_semantics.synthetic import draw
+from derma_semantics.conditions import CODES
+from derma_semantics.contract import Triage
+from derma_semantics.evaluation.metrics import balanced_accuracy
 from derma_training.bundle import Bundle
 from derma_training.classifier import Answers
 from derma_training.model import load_merged, load_unmerged
 
 MERGE_LIMIT = 1e-5
-SYNTHETIC_IMAGES = 32
+BATCH = 16
+MELANOMA = CODES.index("MEL")
+
+Runner = Callable[[Tensor], Answers]
 
 
 class GateFailed(RuntimeError):
@@ -36,98 +36,156 @@ class GateFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a precision may lose."""
+    """What a precision may lose.
+
+    Attributes:
+        probability: largest change of a probability or of RISK, over all images.
+        cosine: largest cosine distance of two embeddings of one image.
+        top1, triage, prediction_set: largest share of images on which these may change.
+        companions: largest change of a probability when other images share the batch.
+        balanced_accuracy: largest loss of balanced accuracy, where labels are known.
+        melanoma: largest loss of the share of melanomas that triage does not call routine.
+    """
 
     probability: float
-    embedding: float
+    cosine: float
+    companions: float
+    top1: float = 0.0
+    triage: float = 0.0
+    prediction_set: float = 0.0
+    balanced_accuracy: float = 0.005
+    melanoma: float = 0.0
 
 
-LIMITS = {"fp32": Limits(probability=1e-4, embedding=1e-4)}
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Gate images: uint8 (N, 224, 224, 3), a name each, and what they are."""
-
-    pixels: Tensor
-    names: tuple[str, ...]
-    source: str
+LIMITS = {
+    "fp32": Limits(probability=1e-4, cosine=1e-6, companions=1e-5),
+    "fp16": Limits(5e-3, 1e-4, 5e-3, top1=0.01, triage=0.01, prediction_set=0.02),
+    "bf16": Limits(5e-2, 1e-3, 1e-2, top1=0.02, triage=0.02, prediction_set=0.05),
+    "int8": Limits(1e-1, 2e-2, 1e-2, top1=0.03, triage=0.03, prediction_set=0.10),
+}
 
 
 @dataclass(frozen=True)
 class Report:
-    """How far a candidate strays from the reference.
+    """How far a candidate strays from the reference; attributes as in ``Limits``.
 
     Attributes:
-        max_probability_difference: absolute, over all images; of PROBABILITIES and RISK.
-        max_embedding_difference: absolute, over all images.
-        top1_disagreements: images whose most probable condition changed.
-        triage_disagreements: images whose triage changed.
-        set_disagreements: images whose prediction set changed.
-        worst: index of the image with the largest probability difference.
+        top1, triage, prediction_set: the images on which these changed.
+        companions: None where it was not measured.
+        balanced_accuracy, melanoma: reference and candidate; None without labels.
+        worst: the image with the largest change of a probability.
     """
 
     images: int
-    max_probability_difference: float
-    max_embedding_difference: float
-    top1_disagreements: tuple[int, ...]
-    triage_disagreements: tuple[int, ...]
-    set_disagreements: tuple[int, ...]
+    probability: float
+    cosine: float
+    top1: tuple[int, ...]
+    triage: tuple[int, ...]
+    prediction_set: tuple[int, ...]
     worst: int
     limits: Limits
+    companions: float | None = None
+    balanced_accuracy: tuple[float, float] | None = None
+    melanoma: tuple[float, float] | None = None
 
     @property
     def failures(self) -> list[str]:
         """A sentence for each limit that does not hold; not-a-number holds none."""
-        found = []
-        for what, value, limit in (
-            ("probabilities", self.max_probability_difference, self.limits.probability),
-            ("embeddings", self.max_embedding_difference, self.limits.embedding),
-        ):
-            if not value <= limit:
-                found.append(f"{what} differ by {value:.2e}, limit {limit:.0e}")
-        for what, changed in self._disagreements.items():
-            if changed:
-                found.append(f"{what} changed on {len(changed)} of {self.images} images")
-        return found
-
-    @property
-    def _disagreements(self) -> dict[str, tuple[int, ...]]:
-        return {
-            "top-1": self.top1_disagreements,
-            "triage": self.triage_disagreements,
-            "prediction set": self.set_disagreements,
-        }
+        return [
+            f"{what} by {value:.2e}, limit {limit:.0e}"
+            for what, value, limit in self._measured()
+            if value is not None and not value <= limit
+        ] + [
+            f"{what} changed on {len(changed)} of {self.images} images, limit {limit:.0%}"
+            for what, changed, limit in self._changed()
+            if len(changed) > limit * self.images
+        ]
 
     def require(self, names: Sequence[str]) -> None:
         """Raise GateFailed, naming the images, unless every limit holds."""
         if not self.failures:
             return
-        images = {self.worst, *(i for changed in self._disagreements.values() for i in changed[:5])}
+        images = {self.worst, *(i for _, changed, _ in self._changed() for i in changed[:5])}
         listed = ", ".join(names[i] for i in sorted(images))
         raise GateFailed(f"{'; '.join(self.failures)} (worst images: {listed})")
+
+    def __str__(self) -> str:
+        told = [f"probabilities differ by {self.probability:.1e} (limit {self.limits.probability:.0e})"]
+        told += [f"cosine {1 - self.cosine:.6f}", f"top-1 changed on {len(self.top1)}"]
+        told += [f"triage on {len(self.triage)} of {self.images}"]
+        for what, pair in (("balanced accuracy", self.balanced_accuracy), ("melanomas found", self.melanoma)):
+            if pair:
+                told.append(f"{what} {pair[0]:.3f} → {pair[1]:.3f}")
+        return ", ".join(told)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def _measured(self) -> list[tuple[str, float | None, float]]:
+        limits = self.limits
+        return [
+            ("probabilities differ", self.probability, limits.probability),
+            ("embeddings differ in cosine", self.cosine, limits.cosine),
+            ("companions in the batch change probabilities", self.companions, limits.companions),
+            ("balanced accuracy fell", _loss(self.balanced_accuracy), limits.balanced_accuracy),
+            ("melanomas found fell", _loss(self.melanoma), limits.melanoma),
+        ]
 
-def compare(reference: Answers, candidate: Answers, limits: Limits) -> Report:
-    """Measure ``candidate`` against ``reference``, answers to the same images."""
+    def _changed(self) -> list[tuple[str, tuple[int, ...], float]]:
+        limits = self.limits
+        return [
+            ("top-1", self.top1, limits.top1),
+            ("triage", self.triage, limits.triage),
+            ("prediction set", self.prediction_set, limits.prediction_set),
+        ]
+
+
+def compare(
+    reference: Answers,
+    candidate: Answers,
+    limits: Limits,
+    *,
+    labels: Tensor | None = None,
+    companions: float | None = None,
+) -> Report:
+    """Measure ``candidate`` against ``reference``, answers to the same images.
+
+    Args:
+        labels: the images' conditions, int64 (N,), where known.
+        companions: see ``companion_effect``.
+    """
     scores = [torch.cat([a.probabilities, a.risk], dim=-1) for a in (reference, candidate)]
     difference = (scores[0] - scores[1]).abs().amax(dim=-1)
+    vectors = [F.normalize(a.embedding.double(), dim=-1) for a in (reference, candidate)]
     top1 = reference.probabilities.argmax(dim=-1) != candidate.probabilities.argmax(dim=-1)
-    triage = (reference.triage != candidate.triage).squeeze(-1)
     sets = (reference.prediction_set != candidate.prediction_set).any(dim=-1)
+    pair = (reference, candidate)
     return Report(
         images=len(difference),
-        max_probability_difference=difference.max().item(),
-        max_embedding_difference=(reference.embedding - candidate.embedding).abs().max().item(),
-        top1_disagreements=tuple(top1.nonzero().flatten().tolist()),
-        triage_disagreements=tuple(triage.nonzero().flatten().tolist()),
-        set_disagreements=tuple(sets.nonzero().flatten().tolist()),
+        probability=difference.max().item(),
+        cosine=(1 - (vectors[0] * vectors[1]).sum(dim=-1)).max().item(),
+        top1=_rows(top1),
+        triage=_rows((reference.triage != candidate.triage).squeeze(-1)),
+        prediction_set=_rows(sets),
         worst=int(difference.nan_to_num(nan=torch.inf).argmax()),
         limits=limits,
+        companions=companions,
+        balanced_accuracy=None if labels is None else _both(pair, labels, _balanced_accuracy),
+        melanoma=None if labels is None else _both(pair, labels, _melanomas_found),
     )
+
+
+def companion_effect(run: Runner, pixels: Tensor, batch: int = BATCH) -> float:
+    """Largest change of a probability between an image alone and in a batch of others."""
+    some = pixels[:batch]
+    together = run(some).probabilities
+    alone = torch.cat([run(image[None]).probabilities for image in some])
+    return float((together - alone).abs().max())
+
+
+def in_batches(run: Runner, pixels: Tensor, batch: int = BATCH) -> Answers:
+    """Answers to any number of images, computed ``batch`` at a time."""
+    return Answers(*map(torch.cat, zip(*(run(part) for part in pixels.split(batch)))))
 
 
 @torch.inference_mode()
@@ -150,28 +208,24 @@ def check_merge(bundle: Bundle, normalised: Tensor) -> float:
     return difference
 
 
-def synthetic_samples(count: int = SYNTHETIC_IMAGES) -> Samples:
-    """Drawn pictures, for gates where no photographs are at hand."""
-    pixels = np.stack([resize_and_crop(draw(seed, (300, 225)).image) for seed in range(count)])
-    return Samples(torch.from_numpy(pixels), tuple(f"synthetic {n}" for n in range(count)), "synthetic")
+def _both(
+    pair: tuple[Answers, Answers], labels: Tensor, measure: Callable[[Answers, Tensor], float]
+) -> tuple[float, float]:
+    return measure(pair[0], labels), measure(pair[1], labels)
 
 
-def folder_samples(folder: Path, most: int = 256) -> Samples:
-    """Photographs of a folder, spread evenly over its file names.
-
-    Raises:
-        ValueError: it holds no image.
-    """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise ValueError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    chosen = paths[:: -(-len(paths) // most)]
-    pixels = np.stack([_pixels(path) for path in chosen])
-    return Samples(torch.from_numpy(pixels), tuple(path.name for path in chosen), folder.name)
+def _balanced_accuracy(answers: Answers, labels: Tensor) -> float:
+    return balanced_accuracy(answers.probabilities.argmax(dim=-1).numpy(), labels.numpy())
 
 
-def _pixels(path: Path) -> NDArray[np.uint8]:
-    try:
-        return preprocess(path.read_bytes())
-    except InvalidImage as exc:
-        raise ValueError(f"{path}: {exc}") from exc
+def _melanomas_found(answers: Answers, labels: Tensor) -> float:
+    found = answers.triage[labels == MELANOMA] > Triage.ROUTINE
+    return float(found.float().mean()) if len(found) else 1.0
+
+
+def _loss(pair: tuple[float, float] | None) -> float | None:
+    return None if pair is None else pair[0] - pair[1]
+
+
+def _rows(changed: Tensor) -> tuple[int, ...]:
+    return tuple(changed.nonzero().flatten().tolist())

@@ -12,11 +12,12 @@ import logging
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from derma_export.engine import Engine, open_session
+from derma_export.exact import class_token_only
 from derma_semantics.contract import IMAGE_SIZE, NETWORK
 from derma_training.classifier import Answers, Classifier
 
@@ -29,16 +30,17 @@ def export_onnx(classifier: Classifier, path: Path) -> None:
     example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=1024)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        classifier,
-        (example,),
-        dynamo=True,
-        opset_version=OPSET,
-        dynamic_shapes=({0: batch},),
-        input_names=[INPUT],
-        output_names=list(NETWORK.outputs),
-        verbose=False,
-    )
+    with class_token_only(classifier.visual.trunk):
+        program = torch.onnx.export(
+            classifier,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=({0: batch},),
+            input_names=[INPUT],
+            output_names=list(NETWORK.outputs),
+            verbose=False,
+        )
     assert program is not None
     program.save(str(path), external_data=False)
 
@@ -46,8 +48,8 @@ def export_onnx(classifier: Classifier, path: Path) -> None:
 class OnnxClassifier:
     """An exported graph behind the interface of ``Classifier``."""
 
-    def __init__(self, path: Path) -> None:
-        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    def __init__(self, path: Path, engine: Engine | None = None) -> None:
+        self.session = open_session(path, engine or Engine())
 
     def __call__(self, pixels: Tensor) -> Answers:
         outputs: list[NDArray[np.generic]] = self.session.run(list(NETWORK.outputs), {INPUT: pixels.numpy()})

@@ -3,8 +3,8 @@
     version = install(Path("model_repository"), graph, manifest, parameters, embedding_size)
 
 The version appears under its number by one rename. ``config.pbtxt`` stays the file
-people wrote: only the bundle's values are replaced, and the result is parsed to prove
-that nothing else changed.
+people wrote, and so do the profiles in ``configs/``: only the bundle's values are replaced,
+and the result is parsed to prove that nothing else changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from derma_training.bundle import Bundle
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_repository"
 GRAPH = "model.onnx"
-PRECISION = "fp32"
 MANIFEST = "manifest.json"
 
 
@@ -64,22 +63,22 @@ def newest(repository: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def parameters(bundle: Bundle) -> dict[str, str]:
+def parameters(bundle: Bundle, precision: str) -> dict[str, str]:
     """Values of ``contract.PARAMETERS`` for the network's configuration."""
     return {
         "bundle_name": bundle.name,
         "bundle_digest": bundle.digest,
         "prompts_digest": bundle.prompts_digest,
-        "precision": PRECISION,
+        "precision": precision,
     }
 
 
-def is_newest(repository: Path, bundle: Bundle) -> bool:
-    """Whether the highest version was made from this bundle, and the configuration says so.
+def is_newest(repository: Path, bundle: Bundle, precision: str) -> bool:
+    """Whether the highest version was made so from this bundle, and the configuration says so.
 
     A version that lacks an output of today's contract is not: servers would refuse to load it.
     """
-    expected, manifest = parameters(bundle), newest(repository)
+    expected, manifest = parameters(bundle, precision), newest(repository)
     return (
         manifest is not None
         and expected.items() <= manifest.items()
@@ -112,7 +111,7 @@ def install(
     """
     model = repository / NETWORK.name
     with _locked(model):
-        stamped = stamp((model / "config.pbtxt").read_text(), values, embedding_size)
+        stamped = {path: stamp(path.read_text(), values, embedding_size) for path in _configurations(model)}
         version = max((int(folder.name) for folder in _versions(model)), default=0) + 1
         incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=model))
         try:
@@ -125,7 +124,8 @@ def install(
             shutil.rmtree(incoming, ignore_errors=True)
         _flush(model)
         _replace(model / "labels.txt", "".join(f"{code}\n" for code in CODES))
-        _replace(model / "config.pbtxt", stamped)
+        for path, text in stamped.items():
+            _replace(path, text)
     return version
 
 
@@ -147,6 +147,11 @@ def stamp(text: str, values: Mapping[str, str], embedding_size: int) -> str:
     if _parse(text) != expected:
         raise ValueError(f"config.pbtxt must declare EMBEDDING and the parameters {', '.join(values)}")
     return text
+
+
+def _configurations(model: Path) -> list[Path]:
+    """The profiles, and last the default one, which ``is_newest`` reads."""
+    return [*sorted((model / "configs").glob("*.pbtxt")), model / "config.pbtxt"]
 
 
 def _check_outputs(model: Model, path: Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from derma_export import gate
-from derma_export.exporter import export_bundle
+from derma_export.exporter import Task, export_bundle
+from derma_export.samples import synthetic_samples
 from derma_semantics import DermaClient
 from derma_training.bundle import Bundle
 
@@ -139,7 +139,7 @@ def ports() -> dict[str, int]:
 def repository(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository with the committed bundle as version 1."""
     folder = tmp_path_factory.mktemp("repository") / "models"
-    export_bundle(Bundle.open(mini), folder, gate.synthetic_samples(4), say=lambda _: None)
+    export_bundle(Bundle.open(mini), folder, Task(synthetic_samples(4)), say=lambda _: None)
     return folder
 
 

@@ -5,6 +5,7 @@ import torch
 
 from derma_export import gate
 from derma_export.graph import OnnxClassifier, export_onnx
+from derma_export.samples import synthetic_samples
 from derma_training import data
 from derma_training.bundle import Bundle
 from derma_training.classifier import Classifier
@@ -29,7 +30,7 @@ def onnx(classifier, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pixels():
-    return gate.synthetic_samples(12).pixels
+    return synthetic_samples(12).pixels
 
 
 def test_merge(bundle, classifier, pixels):

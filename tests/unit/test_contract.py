@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from backends.onnxruntime.settings import engine_for
 from google.protobuf import text_format
+from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
 from derma_export.repository import parameters
@@ -13,11 +15,32 @@ from derma_training.bundle import Bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 TYPES = {"BYTES": "TYPE_STRING"}
+# What the native backend takes from the parameters only; in the accelerator it would be without effect.
+CUDA_PARAMETERS = {"gpu_mem_limit", "arena_extend_strategy", "cudnn_conv_algo_search"}
 
 
-def read_config(model: contract.Model):
-    text = (REPOSITORY / model.name / "config.pbtxt").read_text()
+def configs(*models):
+    """The default configuration of each model and its profiles: (model, profile)."""
+    found = [
+        pytest.param(model, path.stem, id=f"{model.name}-{path.stem}")
+        for model in models
+        for path in [
+            REPOSITORY / model.name / "config.pbtxt",
+            *sorted((REPOSITORY / model.name / "configs").glob("*.pbtxt")),
+        ]
+    ]
+    return pytest.mark.parametrize(("model", "profile"), found)
+
+
+def read_config(model: contract.Model, profile: str = "config"):
+    name = "config.pbtxt" if profile == "config" else f"configs/{profile}.pbtxt"
+    text = (REPOSITORY / model.name / name).read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def engine(config, kind):
+    """What the stand-in backend makes of a configuration."""
+    return engine_for(MessageToDict(config, preserving_proto_field_name=True), kind, cores=16)
 
 
 def tensors(entries):
@@ -30,9 +53,9 @@ def expected(entries):
     }
 
 
-@pytest.mark.parametrize("model", contract.MODELS, ids=lambda m: m.name)
-def test_config_matches_contract(model):
-    config = read_config(model)
+@configs(*contract.MODELS)
+def test_config_matches_contract(model, profile):
+    config = read_config(model, profile)
     assert config.name == model.name
     assert (config.backend or config.platform) == model.backend
     assert config.max_batch_size == contract.MAX_BATCH
@@ -47,25 +70,80 @@ def test_config_matches_contract(model):
         assert outputs == expected(model.outputs)
 
 
-@pytest.mark.parametrize("model", [contract.PREPROCESS, contract.NETWORK], ids=lambda m: m.name)
-def test_queues_are_bounded_and_reject(model):
-    policy = read_config(model).dynamic_batching.default_queue_policy
+@configs(contract.PREPROCESS, contract.NETWORK)
+def test_queues_are_bounded_and_reject(model, profile):
+    policy = read_config(model, profile).dynamic_batching.default_queue_policy
     assert policy.max_queue_size > 0
     assert policy.default_timeout_microseconds > 0
     assert policy.timeout_action == model_config_pb2.ModelQueuePolicy.REJECT
 
 
-def test_network_warms_up_the_largest_batch():
-    sizes = {warmup.batch_size for warmup in read_config(contract.NETWORK).model_warmup}
-    assert {1, contract.MAX_BATCH} <= sizes
+@configs(contract.NETWORK)
+def test_network_warms_up_every_batch_size_in_use(model, profile):
+    """The powers of two up to the largest batch that the scheduler forms."""
+    config = read_config(model, profile)
+    largest = max(config.dynamic_batching.preferred_batch_size)
+    assert largest <= contract.MAX_BATCH
+    buckets = [2**power for power in range(largest.bit_length())]
+    assert [warmup.batch_size for warmup in config.model_warmup] == buckets
+    for warmup in config.model_warmup:
+        assert {k: tuple(v.dims) for k, v in warmup.inputs.items()} == {"PIXELS": (224, 224, 3)}
 
 
-def test_committed_config_describes_the_committed_bundle(mini):
-    """So that exporting the default bundle leaves the working tree clean."""
+def test_by_default_the_network_runs_on_openvino_and_the_preferred_size_is_kept():
     config = read_config(contract.NETWORK)
+    assert engine(config, "CPU").provider == "openvino"
+    assert [group.kind for group in config.instance_group] == [model_config_pb2.ModelInstanceGroup.KIND_AUTO]
+    # With a delay, Triton sends whatever waits, however much, once it is over.
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+
+
+def test_profiles_are_complete():
+    """Decoding for a GPU needs more processes than decoding for a processor."""
+    profiles = {path.stem for path in REPOSITORY.glob("*/configs/*.pbtxt")}
+    assert profiles == {"cuda", "tensorrt"}
+    for profile in profiles:
+        decoders = [read_config(contract.PREPROCESS, p).instance_group[0] for p in ("config", profile)]
+        assert {group.kind for group in decoders} == {model_config_pb2.ModelInstanceGroup.KIND_CPU}
+        assert decoders[1].count > decoders[0].count
+
+
+@pytest.mark.parametrize("profile", ["cuda", "tensorrt"])
+def test_gpu_profiles(profile):
+    config = read_config(contract.NETWORK, profile)
+    assert {group.kind for group in config.instance_group} == {model_config_pb2.ModelInstanceGroup.KIND_GPU}
+    assert engine(config, "GPU").provider == profile
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert not CUDA_PARAMETERS & set(accelerator.parameters)
+
+
+def test_cuda_memory_is_bounded():
+    options = engine(read_config(contract.NETWORK, "cuda"), "GPU").options
+    assert int(options["gpu_mem_limit"]) > 0
+    assert options["arena_extend_strategy"] == "kSameAsRequested"
+    assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+
+
+def test_tensorrt_builds_one_engine_for_all_batches_and_keeps_it():
+    options = engine(read_config(contract.NETWORK, "tensorrt"), "GPU").options
+    image = "x".join(map(str, contract.NETWORK.inputs["PIXELS"].shape))
+    shapes = [options[f"trt_profile_{end}_shapes"] for end in ("min", "opt", "max")]
+    assert shapes == [f"PIXELS:{batch}x{image}" for batch in (1, 8, contract.MAX_BATCH)]
+    switches = ("trt_fp16_enable", "trt_engine_cache_enable", "trt_timing_cache_enable")
+    assert {options[switch] for switch in switches} == {"True"}
+    assert options["trt_engine_cache_path"] and options["trt_timing_cache_path"]
+
+
+@configs(contract.NETWORK)
+def test_committed_config_describes_the_committed_bundle(model, profile, mini):
+    """So that exporting the default bundle leaves the working tree clean."""
+    config = read_config(model, profile)
     served = {key: value.string_value for key, value in config.parameters.items()}
-    assert served == parameters(Bundle.open(mini))
+    served = {key: value for key, value in served.items() if key not in CUDA_PARAMETERS}
+    precision = read_config(model).parameters["precision"].string_value
+    assert served == parameters(Bundle.open(mini), precision)
     assert set(served) == set(contract.PARAMETERS)
+    assert tensors(config.output) == tensors(read_config(model).output)
 
 
 def test_labels_are_the_condition_codes():

@@ -107,6 +107,11 @@ class Bundle:
         return str(self.manifest["name"])
 
     @property
+    def random_weights(self) -> bool:
+        """Whether nobody trained it, so that only its speed means something."""
+        return bool(self.manifest.get("random_weights", False))
+
+    @property
     def prompts(self) -> dict[str, list[str]]:
         """Definitions a condition, by code, in the order of ``CODES``."""
         prompts = json.loads((self.path / "prompts.json").read_text())

@@ -1,46 +1,65 @@
 """A stand-in for Triton's native ONNX Runtime backend, for servers that lack it.
 
-Models that say ``backend: "onnxruntime"`` run on it unchanged: it reads the same
-``default_model_filename``, ``intra_op_thread_count`` and ``inter_op_thread_count``
-(https://github.com/triton-inference-server/onnxruntime_backend).
-It is a Triton "python-based backend": this file serves every such model.
+Models that say ``backend: "onnxruntime"`` run on it unchanged: ``settings.py`` reads their
+configuration. It is a Triton "python-based backend": this file serves every such model.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from settings import engine_for
 
-PROVIDERS = {"GPU": ["CUDAExecutionProvider", "CPUExecutionProvider"], "CPU": ["CPUExecutionProvider"]}
+from derma_export.engine import open_session, require_no_fallback
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         version = Path(args["model_repository"]) / args["model_version"]
-        graph = version / (config.get("default_model_filename") or "model.onnx")
-        providers = PROVIDERS[args["model_instance_kind"]]
-        self.session = onnxruntime.InferenceSession(str(graph), _options(config), providers=providers)
+        engine = engine_for(
+            config,
+            args["model_instance_kind"],
+            cores=len(os.sched_getaffinity(0)),
+            available=onnxruntime.get_available_providers(),
+            device=int(args["model_instance_device_id"]),
+        )
+        with _one_at_a_time(version):
+            graph = version / (config.get("default_model_filename") or "model.onnx")
+            self.session = open_session(graph, engine)
+        require_no_fallback(self.session, engine.provider)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
         self.outputs = [tensor["name"] for tensor in config["output"]]
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Run all requests as one batch and cut the answers apart again."""
-        feeds = [[_input(request, name) for name in self.inputs] for request in requests]
-        ends = np.cumsum([feed[0].shape[0] for feed in feeds])[:-1]
-        batch = [tensors[0] if len(tensors) == 1 else np.concatenate(tensors) for tensors in zip(*feeds)]
-        answers = self.session.run(self.outputs, dict(zip(self.inputs, batch)))
-        parts = zip(*(np.split(answer, ends) for answer in answers))
-        return [self._response(part) for part in parts]
+        parts = [[_input(request, name) for request in requests] for name in self.inputs]
+        answers = self._run([part[0] if len(part) == 1 else np.concatenate(part) for part in parts])
+        ends = accumulate((len(tensor) for tensor in parts[0]), initial=0)
+        return [self._response(answers, start, end) for start, end in pairwise(ends)]
 
-    def _response(self, arrays: tuple[np.ndarray, ...]) -> pb_utils.InferenceResponse:
+    def _run(self, batch: list[np.ndarray]) -> list[np.ndarray]:
+        # A new binding each time: one that is used again keeps the last batch's output buffers.
+        binding = self.session.io_binding()
+        for name, tensor in zip(self.inputs, batch):
+            binding.bind_cpu_input(name, tensor)
+        for name in self.outputs:
+            binding.bind_output(name)
+        self.session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
+
+    def _response(self, answers: list[np.ndarray], start: int, end: int) -> pb_utils.InferenceResponse:
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, array) for name, array in zip(self.outputs, arrays)]
+            [pb_utils.Tensor(name, answer[start:end]) for name, answer in zip(self.outputs, answers)]
         )
 
 
@@ -48,9 +67,12 @@ def _input(request: pb_utils.InferenceRequest, name: str) -> np.ndarray:
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
 
-def _options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
-    parameters = {k: v["string_value"] for k, v in config.get("parameters", {}).items()}
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
-    options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
-    return options
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Instances load one after another: the first builds TensorRT's engine, the others find it cached."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -9,18 +9,13 @@ An unknown key, a wrong type or a value out of range is refused with its name.
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 

@@ -1,0 +1,158 @@
+"""What ``derma-bench service`` measures by turns: services under load, and the bare engine.
+
+ServiceContender(running, Generator(images), idle=[other]).measure(8, Plan())
+LoopContender(graph, Engine("cpu"), images).measure(1, Plan())
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from derma_bench import triton_statistics
+from derma_bench.comparison import Plan
+from derma_bench.generator import Generator
+from derma_bench.hardware import ROOT
+from derma_bench.processes import cpu_seconds
+from derma_bench.services import Running
+from derma_export.engine import Engine, open_session
+from derma_semantics.contract import NETWORK
+from derma_semantics.preprocess import preprocess
+
+BATCHES = (1, 8)
+LOOP = "engine loop"
+SETTINGS = ROOT / "deploy" / "backends" / "onnxruntime" / "settings.py"
+
+
+class ServiceContender:
+    """A service under closed-loop load while the others stand idle.
+
+    Args:
+        idle: services whose use of the processor meanwhile is written down.
+    """
+
+    def __init__(self, running: Running, generator: Generator, idle: Sequence[Running] = ()) -> None:
+        self.name = running.name
+        self._running, self._generator, self._idle = running, generator, idle
+
+    def measure(self, concurrency: int, plan: Plan) -> dict[str, Any]:
+        url = self._running.url
+        before = triton_statistics.snapshot(url) if url else {}
+        used = _idle_cores(self._idle)
+        load = self._generator.closed(self._running.connect, concurrency, plan.seconds, warm_up=plan.warm_up)
+        row = load.to_dict()
+        row["idle_cores"] = used()
+        if url:
+            row |= _statistics(before, triton_statistics.snapshot(url), row["latency_ms"])
+        return row
+
+
+class LoopContender:
+    """The served graph in a bare loop of one process: decode a batch, run it, again.
+
+    What a service could reach if serving cost nothing and nothing overlapped; of two batch
+    sizes the better.
+    """
+
+    name = LOOP
+
+    def __init__(self, graph: Path, engine: Engine, images: Sequence[bytes]) -> None:
+        session = open_session(graph, engine)
+        self._images = images
+        self._engine = f"{engine.provider} {engine.precision}"
+        self._run: Callable[[NDArray[np.uint8]], object] = lambda pixels: session.run(
+            list(NETWORK.outputs), {"PIXELS": pixels}
+        )
+        for batch in BATCHES:
+            self._turn(batch, 0.0)
+
+    def measure(self, concurrency: int, plan: Plan) -> dict[str, Any]:
+        """``concurrency`` means nothing to it."""
+        rates = {batch: self._turn(batch, plan.seconds / len(BATCHES)) for batch in BATCHES}
+        best = max(rates, key=lambda batch: rates[batch])
+        by_batch = {str(batch): rate for batch, rate in rates.items()}
+        return {
+            "throughput": rates[best],
+            "batch": best,
+            "by_batch": by_batch,
+            "engine": self._engine,
+            "latency_ms": {},
+            "failures": {},
+        }
+
+    def _turn(self, batch: int, seconds: float) -> float:
+        """Images a second."""
+        images, done, begin = cycle(self._images), 0, time.perf_counter()
+        while not done or time.perf_counter() - begin < seconds:
+            self._run(np.stack([preprocess(image) for image in islice(images, batch)]))
+            done += batch
+        return done / (time.perf_counter() - begin)
+
+
+def served_engine(config: Mapping[str, Any], kind: str = "") -> Engine:
+    """The engine that a served model's configuration names, with every core for one process.
+
+    Args:
+        config: as Triton gives it, ``services.configuration``.
+        kind: CPU or GPU; by default what the first instance runs on.
+
+    Raises:
+        ValueError: the configuration asks for what does not exist.
+    """
+    settings = _backend_settings()
+    groups = config.get("instance_group") or [{}]
+    kind = kind or ("GPU" if groups[0].get("kind") == "KIND_GPU" else "CPU")
+    engine: Engine = settings.engine_for(
+        config, kind, cores=os.cpu_count() or 1, available=onnxruntime.get_available_providers()
+    )
+    return replace(engine, threads=0)
+
+
+def _backend_settings() -> Any:
+    """``settings.py`` of the stand-in backend, which lies outside of every package."""
+    spec = importlib.util.spec_from_file_location("derma_backend_settings", SETTINGS)
+    if spec is None or spec.loader is None or not SETTINGS.is_file():
+        raise ValueError(f"{SETTINGS.relative_to(ROOT)} is missing: run this from a checkout")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def served_graph(repository: Path) -> Path:
+    """The newest version's graph.
+
+    Raises:
+        ValueError: the repository holds none.
+    """
+    versions = [path for path in (repository / NETWORK.name).glob("[0-9]*") if path.name.isdigit()]
+    if not versions:
+        raise ValueError(f"{repository.name} holds no version of {NETWORK.name}: run derma-export")
+    return max(versions, key=lambda path: int(path.name)) / "model.onnx"
+
+
+def _statistics(
+    before: Mapping[str, Any], after: Mapping[str, Any], latency_ms: Mapping[str, float]
+) -> dict[str, Any]:
+    used = triton_statistics.difference(before, after)
+    occupancy = {
+        name: used[model]["occupancy"] for model, name in triton_statistics.SHOWN.items() if model in used
+    }
+    stages = triton_statistics.stages(used, latency_ms.get("mean", 0.0))
+    return {"statistics": used, "occupancy": occupancy, "stages_ms": stages}
+
+
+def _idle_cores(idle: Sequence[Running]) -> Callable[[], float]:
+    """Cores that services use between this call and the call of what it returns."""
+    pids = [running.pid for running in idle if running.pid]
+    begin, before = time.perf_counter(), sum(map(cpu_seconds, pids))
+    return lambda: (sum(map(cpu_seconds, pids)) - before) / (time.perf_counter() - begin)

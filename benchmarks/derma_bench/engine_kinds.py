@@ -1,0 +1,194 @@
+"""The engines that ``derma-bench engine`` knows, and the graphs that it makes for them.
+
+workshop = Workshop(classifier, calibration_pixels, folder, threads=2)
+contender = KINDS["openvino-bf16"].open("openvino-bf16", workshop)
+contender.run(pixels).probabilities
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor
+
+from derma_bench.ceiling import flops
+from derma_export.engine import Engine, Precision, Provider
+from derma_export.exact import class_token_only
+from derma_export.gate import Runner
+from derma_export.graph import INPUT, OnnxClassifier, export_onnx
+from derma_export.precision import to_fp16, to_int8
+from derma_export.sensitivity import outside_the_tower
+from derma_training.classifier import Answers, Classifier
+
+REFERENCE = "torch-fp32"
+PRODUCTS = ["MatMul", "Gemm"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An opened engine.
+
+    Attributes:
+        precision: of the ceiling that it is held against.
+        flops: of one image, as this engine computes it.
+    """
+
+    name: str
+    precision: str
+    run: Runner
+    flops: int
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What contenders are made from.
+
+    Attributes:
+        calibration: pixels for static scales.
+        folder: takes graphs, each written when first asked for.
+        threads: of one operator; 0 for one a core.
+    """
+
+    classifier: Classifier
+    calibration: Tensor
+    folder: Path
+    threads: int = 0
+
+    def graph(self, kind: str) -> Path:
+        """The classifier as ONNX: as exported (``fp32``), or converted."""
+        path = self.folder / f"{kind}.onnx"
+        if path.exists():
+            return path
+        if kind == "fp32":
+            export_onnx(self.classifier, path)
+        else:
+            GRAPHS[kind](self.graph("fp32"), path, self.calibration)
+        return path
+
+    def flops(self, *, exported: bool) -> int:
+        """Of one image; the exported graph leaves out what nobody reads of the last block."""
+        visual = self.classifier.visual
+        with torch.no_grad():
+            image = self.classifier.normalise(self.calibration[:1])
+        if not exported:
+            return flops(visual, image)
+        with class_token_only(visual.trunk):
+            return flops(visual, image)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a contender is opened: a graph in an engine, or PyTorch itself where ``graph`` is empty."""
+
+    precision: Precision
+    provider: Provider = "cpu"
+    graph: str = ""
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.provider in ("cuda", "tensorrt") else "cpu"
+
+    def open(self, name: str, workshop: Workshop) -> Contender:
+        """Raises EngineUnavailable where its provider is not installed."""
+        count = workshop.flops(exported=bool(self.graph))
+        if not self.graph:
+            return Contender(name, self.precision, in_torch(workshop.classifier, self.precision), count)
+        engine = Engine(self.provider, self.precision, workshop.threads)
+        run = OnnxClassifier(workshop.graph(self.graph), engine)
+        return Contender(name, self.precision, run, count, self.device)
+
+
+KINDS = {
+    REFERENCE: Kind("fp32"),
+    "torch-bf16": Kind("bf16"),
+    "ort-fp32": Kind("fp32", "cpu", "fp32"),
+    "ort-int8-dynamic": Kind("int8", "cpu", "int8-dynamic"),
+    "ort-int8-static": Kind("int8", "cpu", "int8-static"),
+    "openvino-fp32": Kind("fp32", "openvino", "fp32"),
+    "openvino-bf16": Kind("bf16", "openvino", "fp32"),
+    "openvino-int8": Kind("int8", "openvino", "int8-nncf"),
+    "cuda-fp16": Kind("fp16", "cuda", "fp16"),
+    "tensorrt-fp16": Kind("fp16", "tensorrt", "fp16"),
+}
+
+
+def in_torch(classifier: Classifier, precision: str = "fp32") -> Runner:
+    """PyTorch, eager, on the CPU; bf16 by autocast."""
+    return partial(_in_torch, classifier, precision == "bf16")
+
+
+def dynamic_int8(source: Path, target: Path, pixels: Tensor) -> None:
+    """ONNX Runtime's: one scale a channel of weights; activations get one a batch, as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        source,
+        target,
+        op_types_to_quantize=PRODUCTS,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=outside_the_tower(onnx.load(str(source))),
+    )
+
+
+def static_int8(source: Path, target: Path, pixels: Tensor) -> None:
+    """ONNX Runtime's QDQ form: the range of each activation is measured on ``pixels``."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    quantize_static(
+        source,
+        target,
+        _Calibration(pixels),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=PRODUCTS,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=outside_the_tower(onnx.load(str(source))),
+        extra_options={"MatMulConstBOnly": True},
+    )
+
+
+def nncf_int8(source: Path, target: Path, pixels: Tensor) -> None:
+    """What ``derma-export --precision int8`` tries first: all layers of the tower."""
+    model = onnx.load(str(source))
+    onnx.save(to_int8(model, outside_the_tower(model), pixels), str(target))
+
+
+def fp16(source: Path, target: Path, pixels: Tensor) -> None:
+    """What ``derma-export --precision fp16`` tries first."""
+    model = onnx.load(str(source))
+    onnx.save(to_fp16(model, outside_the_tower(model), pixels), str(target))
+
+
+GRAPHS: dict[str, Callable[[Path, Path, Tensor], None]] = {
+    "int8-dynamic": dynamic_int8,
+    "int8-static": static_int8,
+    "int8-nncf": nncf_int8,
+    "fp16": fp16,
+}
+
+
+class _Calibration:
+    """Images one at a time, as ONNX Runtime's ``CalibrationDataReader`` gives them."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self._images = iter(pixels)
+
+    def get_next(self) -> dict[str, Any] | None:
+        image = next(self._images, None)
+        return None if image is None else {INPUT: image[None].numpy()}
+
+
+@torch.inference_mode()
+def _in_torch(classifier: Classifier, bf16: bool, pixels: Tensor) -> Answers:
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        answers: Answers = classifier(pixels)
+    return Answers(*(part.float() if part.is_floating_point() else part for part in answers))

@@ -1,0 +1,42 @@
+"""The bytes that requests carry.
+
+images = payloads(None, count=16)           # drawn pictures, 600 x 450, JPEG
+images = payloads(Path("photographs"))      # every JPEG of a folder
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from derma_semantics.synthetic import draw
+
+SIZE = (600, 450)
+QUALITY = 92
+COUNT = 16
+
+
+def payloads(folder: Path | None, *, count: int = COUNT) -> list[bytes]:
+    """JPEG files of ``folder``; without one, ``count`` drawn pictures.
+
+    Raises:
+        ValueError: the folder holds no JPEG.
+    """
+    if folder is None:
+        return [_drawn(seed) for seed in range(count)]
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+    if not files:
+        raise ValueError(f"{folder.name} holds no .jpg or .jpeg")
+    return [path.read_bytes() for path in files]
+
+
+def described(folder: Path | None, images: list[bytes]) -> str:
+    """What a result says of its payloads."""
+    kind = "JPEG files" if folder else f"drawn pictures, {SIZE[0]} x {SIZE[1]} JPEG"
+    return f"{len(images)} {kind}, {sum(map(len, images)) / len(images) / 1024:.0f} KiB on average"
+
+
+def _drawn(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    draw(seed, SIZE).image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,187 @@
+"""The public peer: infinity-emb with a CLIP of the bundle's image tower, random weights.
+
+    with peer(Path("training/bundles/derma-mini"), state) as running:
+        async with running.connect() as sender:
+            await sender.send(jpeg)         # an embedding of the right length came back
+
+infinity-emb is a well-kept server of CLIP embeddings: FastAPI, dynamic batching and
+``torch.compile``, all left at their defaults. It embeds and does not classify, which spares
+it little. Its environment is ``.peer``, made by ``make peer`` from ``requirements/peer.in``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from derma_bench.hardware import ROOT
+from derma_bench.payloads import payloads
+from derma_bench.processes import HOST, ServiceFailed, free_ports, healthy, process
+from derma_bench.senders import TIMEOUT, Sender
+from derma_bench.services import Running
+
+ENVIRONMENT = ROOT / ".peer"
+MAKE_MODEL = Path(__file__).parent / "peer_server" / "make_model.py"
+MODEL = "clip"
+# Compiling and warming up at its batch size of 32 takes a minute on two idle cores.
+START = 600.0
+# No telemetry, and no attempt to reach a hub for a model that is a folder.
+VARIABLES = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class Tower:
+    """Sizes of a ViT with patches of 16 pixels at 224."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+TOWERS = {
+    "vit_tiny_patch16_224": Tower(192, 12, 3),
+    "vit_small_patch16_224": Tower(384, 12, 6),
+    "vit_base_patch16_224": Tower(768, 12, 12),
+}
+
+
+class PeerSender:
+    """Posts images to a peer's OpenAI-like endpoint, and checks what comes back."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, projection: int) -> None:
+        self._client, self._url, self._projection = client, url, projection
+
+    async def send(self, image: bytes) -> None:
+        answer = await self._client.post(f"{self._url}/embeddings", json=request(image))
+        answer.raise_for_status()
+        check(answer.json(), self._projection)
+
+
+@contextmanager
+def peer(bundle: Path, state: Path, port: int | None = None) -> Iterator[Running]:
+    """The peer, serving the image tower that the bundle has.
+
+    Args:
+        state: folder for its model and log.
+        port: a free one by default.
+
+    Raises:
+        ServiceFailed: ``.peer`` is missing, or the peer did not get ready or answers nonsense.
+    """
+    python = environment()
+    tower, projection = architecture(bundle)
+    model = state / "model"
+    _make(python, model, tower, projection)
+    url = f"http://{HOST}:{port or free_ports(1)[0]}"
+    connect = partial(connection, url, projection)
+    with process(
+        _command(python, model, url),
+        state / "peer.log",
+        partial(healthy, f"{url}/health"),
+        deadline=START,
+        environment=VARIABLES,
+    ) as pid:
+        asyncio.run(_first_answers(connect()))
+        yield Running("peer", connect, pid=pid, facts=_facts(python, bundle))
+
+
+def environment(folder: Path = ENVIRONMENT) -> Path:
+    """The Python of the peer's own environment.
+
+    Raises:
+        ServiceFailed: nobody made it.
+    """
+    python = folder / "bin" / "python"
+    if not python.exists():
+        raise ServiceFailed("the public peer is not installed here: run `make peer` (about 7 GB)")
+    return python
+
+
+def architecture(bundle: Path) -> tuple[Tower, int]:
+    """The bundle's image tower and the length of its embedding.
+
+    Raises:
+        ServiceFailed: it is a tower that CLIP does not have.
+    """
+    config = json.loads((bundle / "open_clip_config.json").read_text())["model_cfg"]
+    name = config["vision_cfg"]["timm_model_name"]
+    if name not in TOWERS:
+        raise ServiceFailed(f"the peer serves {', '.join(TOWERS)}; the bundle has {name}")
+    return TOWERS[name], int(config["embed_dim"])
+
+
+@asynccontextmanager
+async def connection(url: str, projection: int) -> AsyncIterator[Sender]:
+    """Connections to a peer, kept alive, as many as requests are under way."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False) as client:
+        yield PeerSender(client, url, projection)
+
+
+def request(image: bytes) -> dict[str, str]:
+    """The body that carries a JPEG; the answer comes in base64, the faster of its two encodings."""
+    data = base64.b64encode(image).decode()
+    return {
+        "model": MODEL,
+        "modality": "image",
+        "encoding_format": "base64",
+        "input": f"data:image/jpeg;base64,{data}",
+    }
+
+
+def check(answer: Mapping[str, Any], projection: int) -> None:
+    """Raise ValueError unless the answer is one fp32 embedding of this length."""
+    (one,) = answer["data"]
+    found = len(base64.b64decode(one["embedding"])) // 4
+    if found != projection:
+        raise ValueError(f"the peer answered {found} numbers; an embedding has {projection}")
+
+
+def _make(python: Path, model: Path, tower: Tower, projection: int) -> None:
+    sizes = [str(size) for size in (tower.width, tower.depth, tower.heads, projection)]
+    model.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [python, MAKE_MODEL, model, *sizes], capture_output=True, text=True, timeout=START, check=False
+    )
+    if done.returncode:
+        raise ServiceFailed(f"the peer's model was not made:\n{done.stderr[-2000:]}")
+
+
+def _command(python: Path, model: Path, url: str) -> list[str]:
+    host, port = url.removeprefix("http://").split(":")
+    options = {
+        "model-id": str(model),
+        "served-model-name": MODEL,
+        "host": host,
+        "port": port,
+        "log-level": "warning",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return [str(python.with_name("infinity_emb")), "v2", *words]
+
+
+async def _first_answers(connecting: Any) -> None:
+    """One image, then some at once: it compiles anew for the first batch of either kind."""
+    images = payloads(None, count=4)
+    async with connecting as sender:
+        await sender.send(images[0])
+        await asyncio.gather(*map(sender.send, images))
+
+
+def _facts(python: Path, bundle: Path) -> dict[str, str]:
+    config = json.loads((bundle / "open_clip_config.json").read_text())["model_cfg"]
+    packages = ("infinity-emb", "torch", "transformers")
+    ask = f"import importlib.metadata as m; print(*[m.version(p) for p in {packages}])"
+    found = subprocess.run([python, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
+    versions = dict(zip(packages, found.stdout.split()))
+    return {**versions, "image_tower": config["vision_cfg"]["timm_model_name"], "weights": "random"}

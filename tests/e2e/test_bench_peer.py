@@ -1,0 +1,31 @@
+"""The public peer itself, where ``make peer`` has installed it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from derma_bench.load import closed_loop
+from derma_bench.payloads import payloads
+from derma_bench.peer import ENVIRONMENT, peer
+from derma_bench.services import Running
+
+pytestmark = [
+    pytest.mark.skipif(not ENVIRONMENT.exists(), reason="make peer has not been run"),
+    pytest.mark.timeout(900),
+]
+
+
+def test_the_peer_answers_and_ends(mini: Path, tmp_path: Path) -> None:
+    async def load(running: Running) -> dict[str, int]:
+        async with running.connect() as sender:
+            found = await closed_loop(sender, payloads(None, count=2), workers=2, seconds=1, warm_up=0.2)
+            assert found.completed > 0
+            return found.failures
+
+    with peer(mini, tmp_path) as running:
+        assert asyncio.run(load(running)) == {}
+        assert running.facts["infinity-emb"] and running.facts["weights"] == "random"
+    assert running.pid is not None and not Path(f"/proc/{running.pid}").exists()
