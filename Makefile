@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BUNDLE ?= training/bundles/derma-mini
 IMAGE ?= .run/synthetic
+PRECISION ?= fp32
+P99 ?= 1000
 HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
@@ -43,8 +45,8 @@ demo: exported .run/synthetic ## Classify IMAGE (a file or folder; default: draw
 	$(BIN)/python -m derma_semantics.synthetic $@
 
 .PHONY: serve
-serve: exported ## Serve BUNDLE on HTTP_PORT, GRPC_PORT, METRICS_PORT until Ctrl-C or `make stop`
-	$(LAUNCHER) serve
+serve: exported ## Serve BUNDLE in PRECISION on HTTP_PORT, GRPC_PORT, METRICS_PORT until Ctrl-C or `make stop`
+	$(LAUNCHER) serve $(if $(PROFILE),--profile $(PROFILE))
 
 .PHONY: stop
 stop: setup ## Stop the service
@@ -56,11 +58,15 @@ status: setup ## Say what is served
 
 .PHONY: exported
 exported: setup
-	$(BIN)/derma-export $(BUNDLE) --if-needed
+	$(EXPORT) --if-needed
 
 .PHONY: export
-export: setup ## Export BUNDLE as a new model version
-	$(BIN)/derma-export $(BUNDLE)
+export: setup ## Export BUNDLE in PRECISION as a new model version; lower ones are gated on ISIC2018_DIR
+	$(EXPORT)
+
+# Lower precisions are judged on labelled images, where there are any.
+EXPORT = $(BIN)/derma-export $(BUNDLE) --precision $(PRECISION) \
+	$(if $(filter-out fp32,$(PRECISION)),$(if $(ISIC2018_DIR),--data "$(ISIC2018_DIR)"))
 
 .PHONY: train
 train: setup ## Train derma-mini anew from ISIC2018_DIR and VIT_TINY into training/runs
@@ -73,6 +79,25 @@ audit: setup ## Count, compare and check the images of ISIC2018_DIR
 .PHONY: evaluate
 evaluate: setup ## Measure BUNDLE on the held-out lesions of ISIC2018_DIR; report and plots in .run/evaluation
 	$(BIN)/derma-train evaluate $(BUNDLE) --out .run/evaluation
+
+.PHONY: bench
+bench: exported peer ## Measure BUNDLE in PRECISION: engines, service against others, highest load; report in .run/bench
+	$(BIN)/derma-bench engine $(BUNDLE) $(BENCH_IMAGES)
+	$(BIN)/derma-bench decode --bundle $(BUNDLE) $(BENCH_IMAGES)
+	$(BIN)/derma-bench service --bundle $(BUNDLE) --against baseline --against peer $(BENCH_IMAGES)
+	$(BIN)/derma-bench saturate --p99 $(P99) $(BENCH_IMAGES)
+	$(BIN)/derma-bench report .run/bench/*.json --out .run/bench/report
+
+BENCH_IMAGES = $(if $(BENCH_FOLDER),--images "$(BENCH_FOLDER)")
+
+.PHONY: peer
+peer: .peer/ready
+
+.peer/ready: requirements/peer.lock
+	@echo "Installing the public server that benchmarks compare with: 7 GB."
+	$(PYTHON) -m venv .peer
+	.peer/bin/python $(PIP_INSTALL) --require-hashes -r requirements/peer.lock
+	@touch $@
 
 .PHONY: test
 test: setup ## Run all tests
@@ -89,5 +114,6 @@ lock: setup ## Resolve the dependencies anew
 	$(BIN)/python $(PIP_INSTALL) uv
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --all-extras pyproject.toml -o requirements/project.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) requirements/triton.in -o requirements/triton.lock
+	$(BIN)/uv pip compile $(LOCK_OPTIONS) requirements/peer.in -o requirements/peer.lock
 
 LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url

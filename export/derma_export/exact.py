@@ -1,6 +1,6 @@
 """Rewrites of the image tower that change its speed, not its answers.
 
-    with class_token_only(classifier.visual.trunk):
+    with class_token_only(trunk), fused_attention(trunk):
         export_onnx(classifier, path)
 
 Only the class token of the last block is read, so the others need neither query nor MLP
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -34,12 +35,22 @@ class ClassTokenBlock(nn.Module):
     def _attention(self, tokens: Tensor) -> Tensor:
         """What the first token gathers from all, (B, 1, D)."""
         attn = self.block.attn
-        query, keys, values = (
-            projected.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
-            for projected in (self.query(tokens[:, :1]), self.key(tokens), self.value(tokens))
-        )
-        scores = (query * attn.scale @ keys.transpose(-2, -1)).softmax(dim=-1)
-        gathered: Tensor = attn.proj((scores @ values).transpose(1, 2).flatten(2))
+        gather = _fused if isinstance(attn, FusedAttention) else _plain
+        query, keys, values = self.query(tokens[:, :1]), self.key(tokens), self.value(tokens)
+        gathered: Tensor = attn.proj(gather(query, keys, values, attn.num_heads))
+        return gathered
+
+
+class FusedAttention(nn.Module):
+    """A timm ``Attention`` as one operator of ONNX Runtime's; for export only."""
+
+    def __init__(self, attn: Any) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.num_heads = attn.qkv, attn.proj, attn.num_heads
+
+    def forward(self, tokens: Tensor, **masks: object) -> Tensor:
+        query, keys, values = self.qkv(tokens).chunk(3, dim=-1)
+        gathered: Tensor = self.proj(_fused(query, keys, values, self.num_heads))
         return gathered
 
 
@@ -59,6 +70,44 @@ def class_token_only(trunk: Any) -> Iterator[None]:
         yield
     finally:
         trunk.blocks[-1] = last
+
+
+@contextmanager
+def fused_attention(trunk: Any) -> Iterator[None]:
+    """Write each attention as one ``MultiHeadAttention``, which GPUs run without storing its scores.
+
+    Source: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+    """
+    blocks = [getattr(block, "block", block) for block in trunk.blocks]
+    before = [block.attn for block in blocks]
+    if all(_known(trunk, attn) for attn in before):
+        for block in blocks:
+            block.attn = FusedAttention(block.attn)
+    try:
+        yield
+    finally:
+        for block, attn in zip(blocks, before):
+            block.attn = attn
+
+
+def _plain(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """Attention, (B, Q, D) from (B, Q, D) and twice (B, N, D)."""
+    query, keys, values = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, keys, values))
+    scores = (query * query.shape[-1] ** -0.5 @ keys.transpose(-2, -1)).softmax(dim=-1)
+    gathered: Tensor = (scores @ values).transpose(1, 2).flatten(2)
+    return gathered
+
+
+def _fused(query: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    gathered: Tensor = torch.onnx.ops.symbolic(
+        "com.microsoft::MultiHeadAttention",
+        (query, keys, values),
+        {"num_heads": heads},
+        dtype=query.dtype,
+        shape=query.shape,
+        version=1,
+    )
+    return gathered
 
 
 def _known(trunk: Any, attn: Any) -> bool:

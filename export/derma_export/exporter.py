@@ -20,7 +20,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from derma_export import gate
+from derma_export import fusion, gate
 from derma_export.engine import Engine, Precision, Provider
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
 from derma_export.precision import Attempt, attempts
@@ -79,7 +79,7 @@ def export_bundle(
     reference = gate.in_batches(classifier, task.samples.pixels)
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / GRAPH
-        export_onnx(classifier, graph)
+        export_onnx(classifier, graph, fuse_attention=task.precision == "fp16")
         attempt, report = _first_to_pass(graph, reference, task, say, run_graph)
         prepare(repository)
         values = parameters(bundle, task.precision)
@@ -89,6 +89,7 @@ def export_bundle(
             **_provenance(bundle),
             "gate": {**report.to_dict(), "source": task.samples.source, "merge": merge},
             "kept_in_fp32": [layer.place for layer in attempt.kept],
+            "fused": _fused(attempt.graph, task.precision),
         }
         return install(repository, attempt.graph, manifest, values, classifier.text.shape[1])
 
@@ -122,6 +123,18 @@ def _first_to_pass(
     assert report is not None
     report.require(samples.names)
     raise AssertionError("a report with failures raises")
+
+
+def _fused(graph: Path, precision: Precision) -> dict[str, int]:
+    """Fused operators of the graph, by kind.
+
+    Raises:
+        GateFailed: a graph for GPUs lacks a kind, and would be slow without being wrong.
+    """
+    found = fusion.count(onnx.load(str(graph), load_external_data=False))
+    if precision == "fp16" and not all(found.values()):
+        raise gate.GateFailed(f"a graph for GPUs needs fused operators, found {found}")
+    return found
 
 
 def _provenance(bundle: Bundle) -> dict[str, Any]:

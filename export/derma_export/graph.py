@@ -9,6 +9,7 @@ Input and outputs are named as in ``contract.NETWORK``.
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derma_export.engine import Engine, open_session
-from derma_export.exact import class_token_only
+from derma_export.exact import class_token_only, fused_attention
 from derma_semantics.contract import IMAGE_SIZE, NETWORK
 from derma_training.classifier import Answers, Classifier
 
@@ -25,12 +26,17 @@ OPSET = 20
 INPUT = next(iter(NETWORK.inputs))
 
 
-def export_onnx(classifier: Classifier, path: Path) -> None:
-    """Write ``path``: uint8 NHWC pixels in, the contract's outputs, batch size free."""
+def export_onnx(classifier: Classifier, path: Path, *, fuse_attention: bool = False) -> None:
+    """Write ``path``: uint8 NHWC pixels in, the contract's outputs, batch size free.
+
+    Args:
+        fuse_attention: as one operator each, which is for GPUs: others compute it from its parts.
+    """
     example = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, 3, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=1024)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    with class_token_only(classifier.visual.trunk):
+    trunk = classifier.visual.trunk
+    with class_token_only(trunk), fused_attention(trunk) if fuse_attention else nullcontext():
         program = torch.onnx.export(
             classifier,
             (example,),

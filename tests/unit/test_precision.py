@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from derma_export import gate
+from derma_export import fusion, gate
 from derma_export.cli import main
 from derma_export.engine import Engine, EngineUnavailable, open_session
 from derma_export.exact import ClassTokenBlock, class_token_only
@@ -77,6 +77,21 @@ def test_class_token_alone_is_less_work(classifier, samples):
     whole = work()
     with class_token_only(classifier.visual.trunk):
         assert 0.92 < work() / whole < 0.96
+
+
+def test_fused_attention_is_the_same_answer(classifier, samples, tmp_path):
+    attention = classifier.visual.trunk.blocks[0].attn
+    export_onnx(classifier, tmp_path / "fused.onnx", fuse_attention=True)
+    assert classifier.visual.trunk.blocks[0].attn is attention
+    with torch.inference_mode():
+        reference = classifier(samples.pixels)
+    answers = OnnxClassifier(tmp_path / "fused.onnx", Engine("cpu"))(samples.pixels)
+    assert gate.compare(reference, answers, gate.LIMITS["fp32"]).failures == []
+    assert fusion.count(onnx.load(str(tmp_path / "fused.onnx"))) == {
+        "Attention": 12,
+        "LayerNormalization": 25,
+        "Gelu": 12,
+    }
 
 
 def test_a_tower_that_reads_all_tokens_stays_as_it_is(classifier):
@@ -150,6 +165,7 @@ def test_export_retries_and_says_what_it_kept(mini, samples, tmp_path):
     manifest = json.loads((target / "derma_biomedclip" / "1" / "manifest.json").read_text())
     assert len(manifest["kept_in_fp32"]) == 4
     assert manifest["precision"] == "fp16"
+    assert manifest["fused"] == {"Attention": 12, "LayerNormalization": 25, "Gelu": 12}
     assert manifest["gate"]["probability"] <= gate.LIMITS["fp16"].probability
     assert sum(line.startswith("retry") for line in told) == 2
     assert all(place in told[-2] for place in manifest["kept_in_fp32"])
