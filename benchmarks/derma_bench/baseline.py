@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import click
 import torch
@@ -32,6 +32,9 @@ def create_app(folder: Path) -> FastAPI:
     """The application that serves a bundle."""
     bundle = Bundle.open(folder)
     classifier = Classifier.from_bundle(bundle)
+    trunk: Any = classifier.visual.trunk
+    for block in trunk.blocks:
+        block.attn.fused_attn = True  # timm's default, which our export turns off
     mean, std = (tuple(values) for values in pixel_statistics(folder))
     transform = image_transform(IMAGE_SIZE, is_train=False, mean=mean, std=std)
     app = FastAPI(title="baseline")

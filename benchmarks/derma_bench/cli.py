@@ -231,10 +231,11 @@ def _state() -> Iterator[Path]:
 @contextmanager
 def _reported() -> Iterator[None]:
     from derma_bench.processes import ServiceFailed
+    from derma_export.engine import EngineUnavailable
 
     try:
         yield
-    except (ServiceFailed, DermaError, ValueError, OSError, ImportError) as exc:
+    except (EngineUnavailable, ServiceFailed, DermaError, ValueError, OSError, ImportError) as exc:
         raise click.ClickException(str(exc)) from exc
 
 

@@ -113,7 +113,7 @@ def served_engine(config: Mapping[str, Any], kind: str = "") -> Engine:
     groups = config.get("instance_group") or [{}]
     kind = kind or ("GPU" if groups[0].get("kind") == "KIND_GPU" else "CPU")
     engine: Engine = settings.engine_for(
-        config, kind, cores=os.cpu_count() or 1, available=onnxruntime.get_available_providers()
+        config, kind, cores=len(os.sched_getaffinity(0)), available=onnxruntime.get_available_providers()
     )
     return replace(engine, threads=0)
 

@@ -68,12 +68,6 @@ class Header:
         return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def pillow(data: bytes) -> Pixels:
-    """Every pixel decoded, then open_clip's transform."""
-    image = Image.open(io.BytesIO(data), formats=["JPEG"])
-    return _pillow_resize(ImageOps.exif_transpose(image).convert("RGB"), Header.read(data))
-
-
 def pillow_draft(factor: float, data: bytes) -> Pixels:
     """libjpeg's scaled decoding, to the smallest eighth that is large enough."""
     header = Header.read(data)
@@ -117,8 +111,7 @@ def opencv_area(data: bytes) -> Pixels:
 
 REFERENCE = "Pillow (the reference)"
 DECODERS: dict[str, Decoder] = {
-    REFERENCE: pillow,
-    "preprocess (ours)": preprocess,
+    REFERENCE: preprocess,
     "Pillow draft >= 1x": partial(pillow_draft, 1),
     "Pillow draft >= 2x": partial(pillow_draft, 2),
     "Pillow draft >= 3x": partial(pillow_draft, 3),

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import torch
 from torch import Tensor
 
 from derma_bench.ceiling import flops
-from derma_export.engine import Engine, Precision, Provider
+from derma_export.engine import PROVIDERS, Engine, Precision, Provider
 from derma_export.exact import class_token_only
 from derma_export.gate import Runner
 from derma_export.graph import INPUT, OnnxClassifier, export_onnx
@@ -68,6 +69,10 @@ class Workshop:
             return path
         if kind == "fp32":
             export_onnx(self.classifier, path)
+        elif kind == "fp32-fused":
+            export_onnx(self.classifier, path, fuse_attention=True)
+        elif kind == "fp16":
+            fp16(self.graph("fp32-fused"), path, self.calibration)
         else:
             GRAPHS[kind](self.graph("fp32"), path, self.calibration)
         return path
@@ -119,6 +124,12 @@ KINDS = {
 }
 
 
+def startable() -> tuple[str, ...]:
+    """The engines whose provider this ONNX Runtime has."""
+    available = onnxruntime.get_available_providers()
+    return tuple(name for name, kind in KINDS.items() if PROVIDERS[kind.provider] in available)
+
+
 def in_torch(classifier: Classifier, precision: str = "fp32") -> Runner:
     """PyTorch, eager, on the CPU; bf16 by autocast."""
     return partial(_in_torch, classifier, precision == "bf16")
@@ -128,13 +139,14 @@ def dynamic_int8(source: Path, target: Path, pixels: Tensor) -> None:
     """ONNX Runtime's: one scale a channel of weights; activations get one a batch, as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    model = _plain(source)
     quantize_dynamic(
-        source,
+        model,
         target,
         op_types_to_quantize=PRODUCTS,
         per_channel=True,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=outside_the_tower(onnx.load(str(source))),
+        nodes_to_exclude=outside_the_tower(model),
     )
 
 
@@ -142,8 +154,9 @@ def static_int8(source: Path, target: Path, pixels: Tensor) -> None:
     """ONNX Runtime's QDQ form: the range of each activation is measured on ``pixels``."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    model = _plain(source)
     quantize_static(
-        source,
+        model,
         target,
         _Calibration(pixels),
         quant_format=QuantFormat.QDQ,
@@ -151,7 +164,7 @@ def static_int8(source: Path, target: Path, pixels: Tensor) -> None:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=outside_the_tower(onnx.load(str(source))),
+        nodes_to_exclude=outside_the_tower(model),
         extra_options={"MatMulConstBOnly": True},
     )
 
@@ -172,8 +185,14 @@ GRAPHS: dict[str, Callable[[Path, Path, Tensor], None]] = {
     "int8-dynamic": dynamic_int8,
     "int8-static": static_int8,
     "int8-nncf": nncf_int8,
-    "fp16": fp16,
 }
+
+
+def _plain(source: Path) -> onnx.ModelProto:
+    """Without the shapes that the exporter noted before it folded constants: some are stale."""
+    model = onnx.load(str(source))
+    model.graph.ClearField("value_info")
+    return model
 
 
 class _Calibration:

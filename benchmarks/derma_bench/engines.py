@@ -32,7 +32,7 @@ from tqdm import tqdm
 from derma_bench import record
 from derma_bench.ceiling import Gemm, dense_gemms
 from derma_bench.comparison import ratio, spread
-from derma_bench.engine_kinds import KINDS, REFERENCE, Contender, Workshop, in_torch
+from derma_bench.engine_kinds import KINDS, REFERENCE, Contender, Workshop, in_torch, startable
 from derma_bench.table import markdown
 from derma_export.engine import EngineUnavailable
 from derma_export.gate import Runner, companion_effect, in_batches
@@ -44,7 +44,6 @@ from derma_training.classifier import Answers, Classifier
 COMPANIONS = 8
 CALIBRATION_IMAGES = 128
 SYNTHETIC_IMAGES = 64
-ON_CPU = tuple(name for name, kind in KINDS.items() if kind.device == "cpu")
 
 Row = dict[str, Any]
 
@@ -165,7 +164,7 @@ def companions(run: Runner, pixels: Tensor, batch: int = COMPANIONS) -> float:
     "names",
     type=click.Choice(list(KINDS)),
     multiple=True,
-    help="May be repeated; the others are compared with the first.  [default: all on the CPU]",
+    help="May be repeated; the others are compared with the first.  [default: all that can start]",
 )
 @click.option(
     "--batch", "batches", type=click.IntRange(min=1), multiple=True, help="May be repeated.  [default: 1, 8]"
@@ -203,7 +202,7 @@ def engine(
 ) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     plan = SMOKE_PLAN if smoke else Plan(batches or Plan.batches, rounds, seconds)
-    names = tuple(dict.fromkeys(names)) or (SMOKE if smoke else ON_CPU)
+    names = tuple(dict.fromkeys(names)) or (SMOKE if smoke else startable())
     try:
         bundle = Bundle.open(folder)
         count = SMOKE_IMAGES if smoke else SYNTHETIC_IMAGES

@@ -5,7 +5,7 @@
             await sender.send(jpeg)         # an embedding of the right length came back
 
 infinity-emb is a well-kept server of CLIP embeddings: FastAPI, dynamic batching and
-``torch.compile``, all left at their defaults. It embeds and does not classify, which spares
+PyTorch, all left at their defaults. It embeds and does not classify, which spares
 it little. Its environment is ``.peer``, made by ``make peer`` from ``requirements/peer.in``.
 """
 
@@ -33,7 +33,7 @@ from derma_bench.services import Running
 ENVIRONMENT = ROOT / ".peer"
 MAKE_MODEL = Path(__file__).parent / "peer_server" / "make_model.py"
 MODEL = "clip"
-# Compiling and warming up at its batch size of 32 takes a minute on two idle cores.
+# Warming up at its batch size of 32 takes a minute on two idle cores.
 START = 600.0
 # No telemetry, and no attempt to reach a hub for a model that is a folder.
 VARIABLES = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -171,7 +171,7 @@ def _command(python: Path, model: Path, url: str) -> list[str]:
 
 
 async def _first_answers(connecting: Any) -> None:
-    """One image, then some at once: it compiles anew for the first batch of either kind."""
+    """One image, then some at once: the first batch of either kind is slower."""
     images = payloads(None, count=4)
     async with connecting as sender:
         await sender.send(images[0])

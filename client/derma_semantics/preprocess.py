@@ -35,8 +35,6 @@ from derma_semantics.errors import (
     UnsupportedFormat,
 )
 
-DRAFT = 3
-
 
 def preprocess(data: bytes) -> NDArray[np.uint8]:
     """Decode, turn upright, resize and crop one encoded image.
@@ -124,9 +122,6 @@ def _open(data: bytes) -> Image.Image:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     _check_size(image.size)
     try:
-        # A large JPEG is decoded at half, a quarter or an eighth of its size, which leaves pixels as
-        # they are to 1 of 255 while three times as many as needed stay (`derma-bench decode`).
-        image.draft(None, (DRAFT * IMAGE_SIZE, DRAFT * IMAGE_SIZE))
         image.load()
         upright = ImageOps.exif_transpose(image)
     except Exception as exc:  # Pillow's decoders raise whatever a damaged file provokes

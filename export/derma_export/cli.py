@@ -98,7 +98,9 @@ def main(
         )
     try:
         bundle = Bundle.open(folder) if folder else _random(seed)
-        if if_needed and is_newest(repository, bundle, precision):
+        if if_needed and is_newest(
+            repository, bundle, precision, labelled=bool(data) and not bundle.random_weights
+        ):
             click.echo(
                 f"{repository.resolve()} holds {bundle.name} ({bundle.digest[:12]}), {precision}, already"
             )
@@ -137,12 +139,14 @@ def _task(bundle: Bundle, precision: Precision, data: str | None, images: Path |
     from derma_training.data import read
     from derma_training.recipe import bundle_parts
 
+    if data and images:
+        raise ValueError("--images has no labels: choose it or --data")
     parts = bundle_parts(bundle, read(data)) if data and not bundle.random_weights else None
     if precision == "int8" and parts is None and not bundle.random_weights:
         raise ValueError("int8 takes its ranges from training images: name the data set with --data")
     ranges = calibration_pixels(parts) if parts and precision == "int8" else None
     if images:
-        return Task(folder_samples(images), precision, ranges)
+        return Task(folder_samples(images), precision)
     samples = labelled_samples(parts) if parts else synthetic_samples()
     return Task(samples, precision, ranges)
 

@@ -74,7 +74,10 @@ def open_session(graph: Path, engine: Engine) -> onnxruntime.InferenceSession:
         providers.append((PROVIDERS["cuda"], device))
     if engine.provider in ("cuda", "tensorrt"):
         onnxruntime.preload_dlls()  # CUDA's libraries may come from wheels, where no loader looks
-    session = onnxruntime.InferenceSession(str(graph), settings, providers=providers)
+    try:
+        session = onnxruntime.InferenceSession(str(graph), settings, providers=providers)
+    except Exception as exc:  # ONNX Runtime's errors have no common class
+        raise EngineUnavailable(f"{name} cannot load {graph.name}: {exc}") from exc
     if session.get_providers()[0] != name:
         raise EngineUnavailable(f"{name} did not start with {graph}; ONNX Runtime's log says why")
     return session
@@ -108,7 +111,7 @@ def _options(engine: Engine) -> dict[str, str]:
     if engine.provider == "openvino":
         cpu = {
             "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[engine.precision],
-            "INFERENCE_NUM_THREADS": str(engine.threads or os.cpu_count()),
+            "INFERENCE_NUM_THREADS": str(engine.threads or len(os.sched_getaffinity(0))),
         }
         return {"device_type": "CPU", "load_config": json.dumps({"CPU": cpu})}
     if engine.provider == "cuda" and engine.precision == "fp32":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -172,16 +172,17 @@ def compare(
         limits=limits,
         companions=companions,
         balanced_accuracy=None if labels is None else _both(pair, labels, _balanced_accuracy),
-        melanoma=None if labels is None else _both(pair, labels, _melanomas_found),
+        melanoma=None if not _any_melanoma(labels) else _both(pair, labels, _melanomas_found),
     )
 
 
 def companion_effect(run: Runner, pixels: Tensor, batch: int = BATCH) -> float:
     """Largest change of a probability between an image alone and in a batch of others."""
-    some = pixels[:batch]
-    together = run(some).probabilities
-    alone = torch.cat([run(image[None]).probabilities for image in some])
-    return float((together - alone).abs().max())
+    some = pixels[:: max(1, len(pixels) // batch)][:batch]
+    together = run(some)
+    alone = in_batches(run, some, 1)
+    pairs = ((together.probabilities, alone.probabilities), (together.risk, alone.risk))
+    return max(float((a - b).abs().max()) for a, b in pairs)
 
 
 def in_batches(run: Runner, pixels: Tensor, batch: int = BATCH) -> Answers:
@@ -221,7 +222,11 @@ def _balanced_accuracy(answers: Answers, labels: Tensor) -> float:
 
 def _melanomas_found(answers: Answers, labels: Tensor) -> float:
     found = answers.triage[labels == MELANOMA] > Triage.ROUTINE
-    return float(found.float().mean()) if len(found) else 1.0
+    return float(found.float().mean())
+
+
+def _any_melanoma(labels: Tensor | None) -> TypeGuard[Tensor]:
+    return labels is not None and bool((labels == MELANOMA).any())
 
 
 def _loss(pair: tuple[float, float] | None) -> float | None:

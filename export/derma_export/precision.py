@@ -22,6 +22,8 @@ from derma_export.engine import Precision
 from derma_export.sensitivity import INPUT, Layer, by_noise, by_range, outside_the_tower
 
 KEEP = (0, 2, 4, 8, 16, 24)
+# Half of what fp16 can hold, for images that are larger than those measured.
+HALF_RANGE = 32_768.0
 
 # Graph, nodes to keep in fp32, calibration images: the converted graph.
 Convert = Callable[[onnx.ModelProto, list[str], Tensor], onnx.ModelProto]
@@ -47,7 +49,9 @@ def attempts(graph: Path, precision: Precision, pixels: Tensor, folder: Path) ->
         return
     rank, convert = CONVERSIONS[precision]
     ranked = rank(graph, pixels)
-    for count in KEEP:
+    # Processors compute fp16 in fp32, so a gate there would not see what overflows: it is kept anyway.
+    least = sum(layer.value > HALF_RANGE for layer in ranked) if precision == "fp16" else 0
+    for count in sorted({max(least, count) for count in KEEP}):
         kept, model = ranked[:count], onnx.load(str(graph))
         nodes = [name for layer in kept for name in layer.nodes] + outside_the_tower(model)
         target = folder / f"{precision}-{count}.onnx"

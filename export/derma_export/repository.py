@@ -73,8 +73,11 @@ def parameters(bundle: Bundle, precision: str) -> dict[str, str]:
     }
 
 
-def is_newest(repository: Path, bundle: Bundle, precision: str) -> bool:
+def is_newest(repository: Path, bundle: Bundle, precision: str, *, labelled: bool = False) -> bool:
     """Whether the highest version was made so from this bundle, and the configuration says so.
+
+    Args:
+        labelled: its gate must have seen labels.
 
     A version that lacks an output of today's contract is not: servers would refuse to load it.
     """
@@ -82,6 +85,7 @@ def is_newest(repository: Path, bundle: Bundle, precision: str) -> bool:
     return (
         manifest is not None
         and expected.items() <= manifest.items()
+        and not (labelled and manifest["gate"]["balanced_accuracy"] is None)
         and set(NETWORK.outputs) <= set(manifest.get("outputs", ()))
         and expected.items() <= stamped_parameters(repository).items()
     )

@@ -54,6 +54,8 @@ def folder_samples(folder: Path, most: int = 256) -> Samples:
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise ValueError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    if len(paths) < 2:
+        raise ValueError(f"{folder} holds one image; a gate needs two, to see whether one changes the other")
     chosen = paths[:: -(-len(paths) // most)]
     pixels = np.stack([_pixels(path) for path in chosen])
     return Samples(torch.from_numpy(pixels), tuple(path.name for path in chosen), folder.name)

@@ -9,7 +9,7 @@ Both look at the nodes that multiply by weights, and name them by their place in
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,6 @@ INPUT = "PIXELS"
 SCOPES = "pkg.torch.onnx.name_scopes"
 TOWER = "visual"
 IMAGES = 16
-
-Measure = Callable[[NDArray[np.float32]], float]
 
 
 @dataclass(frozen=True)
@@ -40,17 +38,18 @@ class Layer:
 
 
 def by_range(graph: Path, pixels: Tensor) -> list[Layer]:
-    """Attentions and MLPs by the largest magnitude of their layers' output; fp16 ends at 65,504.
+    """Parts of the tower by the largest magnitude that any of their nodes puts out.
 
-    Each is kept whole: what one of its layers puts out, the next takes in.
+    Attentions and MLPs are kept whole: what one of their layers puts out, the next takes in.
     """
     model = onnx.load(str(graph))
-    largest: dict[str, float] = {}
-    for node, value in _measure(model, pixels, _largest, outputs=True):
-        module = _modules(node)[-2]
-        largest[module] = max(value, largest.get(module, 0.0))
-    nodes = {m: tuple(n.name for n in model.graph.node if m in _modules(n)) for m in largest}
-    return _ranked(Layer(_place(module), nodes[module], value) for module, value in largest.items())
+    units: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if _modules(node):
+            units.setdefault(_unit(node), []).append(node)
+    largest = _largest(model, units, pixels)
+    names = {unit: tuple(node.name for node in nodes) for unit, nodes in units.items()}
+    return _ranked(Layer(_place(unit), names[unit], largest[unit]) for unit in units)
 
 
 def by_noise(graph: Path, pixels: Tensor) -> list[Layer]:
@@ -58,7 +57,7 @@ def by_noise(graph: Path, pixels: Tensor) -> list[Layer]:
 
     One scale a tensor, so that a few large values (outliers) leave few steps to all others.
     """
-    measured = _measure(onnx.load(str(graph)), pixels, _noise, outputs=False)
+    measured = _measured_noise(onnx.load(str(graph)), pixels)
     return _ranked(Layer(_place(_modules(node)[-1]), (node.name,), value) for node, value in measured)
 
 
@@ -81,24 +80,37 @@ def _ranked(found: Iterable[Layer]) -> list[Layer]:
     return sorted(found, key=lambda layer: -layer.value)
 
 
-def _measure(
-    model: onnx.ModelProto, pixels: Tensor, measure: Measure, *, outputs: bool
-) -> Iterator[tuple[onnx.NodeProto, float]]:
-    """Each layer with the worst value over the images; ``model`` gains outputs."""
+def _measured_noise(model: onnx.ModelProto, pixels: Tensor) -> Iterator[tuple[onnx.NodeProto, float]]:
+    """Each layer with the worst noise of its input over the images; ``model`` gains outputs."""
     watched = layers(model)
-    tensors = [node.output[0] if outputs else node.input[0] for node in watched]
-    shown = {output.name for output in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(set(tensors) - shown))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    tensors = [node.input[0] for node in watched]
     worst = np.zeros(len(watched))
-    for image in pixels[:IMAGES]:  # one at a time: all activations of a large tower are gigabytes a batch
-        values = session.run(tensors, {INPUT: image[None].numpy()})
-        worst = np.maximum(worst, [measure(value) for value in values])
+    for values in _values(model, tensors, pixels):
+        worst = np.maximum(worst, [_noise(value) for value in values])
     yield from zip(watched, worst.tolist())
 
 
-def _largest(values: NDArray[np.float32]) -> float:
-    return float(np.abs(values).max())
+def _largest(
+    model: onnx.ModelProto, units: Mapping[str, list[onnx.NodeProto]], pixels: Tensor
+) -> dict[str, float]:
+    owners = {node.output[0]: unit for unit, nodes in units.items() for node in nodes}
+    worst = dict.fromkeys(units, 0.0)
+    for values in _values(model, list(owners), pixels):
+        for unit, value in zip(owners.values(), values):
+            if value.dtype == np.float32 and value.size:
+                worst[unit] = max(worst[unit], float(np.abs(value).max()))
+    return worst
+
+
+def _values(
+    model: onnx.ModelProto, tensors: Sequence[str], pixels: Tensor
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Values of tensors for one image after the other: all of a large tower's are gigabytes a batch."""
+    shown = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(set(tensors) - shown))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for image in pixels[:IMAGES]:
+        yield session.run(list(tensors), {INPUT: image[None].numpy()})
 
 
 def _noise(values: NDArray[np.float32]) -> float:
@@ -115,6 +127,12 @@ def _modules(node: onnx.NodeProto) -> list[str]:
             names = [str(name) for name in ast.literal_eval(entry.value)]
             return [name for name in names if name.split(".")[0] == TOWER]
     return []
+
+
+def _unit(node: onnx.NodeProto) -> str:
+    """The attention or MLP that a node belongs to, else its innermost module."""
+    modules = _modules(node)
+    return next((name for name in modules if name.endswith((".attn", ".mlp"))), modules[-1])
 
 
 def _place(module: str) -> str:

@@ -106,7 +106,7 @@ def test_a_provider_that_is_not_there_is_an_error(graph):
         open_session(graph, Engine("tensorrt"))
 
 
-@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("batch", [3, 8])
 def test_bf16_does_not_depend_on_the_batch(graph, samples, batch):
     run = OnnxClassifier(graph, Engine("openvino", "bf16"))
     alone = gate.in_batches(run, samples.pixels, 1).probabilities
@@ -131,22 +131,22 @@ def test_int8_ranks_the_layer_with_an_outlier_first(classifier, samples, tmp_pat
     assert by_noise(tmp_path / "outlier.onnx", samples.pixels)[0].place == "blocks.5.mlp.fc2"
 
 
-def test_fp16_keeps_the_layer_that_overflows(classifier, samples, tmp_path):
-    """Activations of 1e6 are infinite in fp16: the first attempt fails, a later one keeps the layer."""
-    other = scaled(classifier, 4, 1e6)
+def test_fp16_keeps_what_would_overflow(classifier, samples, tmp_path):
+    """Processors compute fp16 in fp32 and see no overflow, so the gate cannot be asked."""
+    other = scaled(classifier, 4, 2e4)
+    assert other.visual.trunk.blocks[4].mlp.fc1.weight.abs().max() < 1e4
     with torch.inference_mode():
         reference = other(samples.pixels)
     export_onnx(other, tmp_path / "large.onnx")
-    failures = {}
-    for attempt in attempts(tmp_path / "large.onnx", "fp16", samples.pixels, tmp_path):
-        answers = OnnxClassifier(attempt.graph, Engine("cpu", "fp16"))(samples.pixels)
-        report = gate.compare(reference, answers, gate.LIMITS["fp16"])
-        failures[len(attempt.kept)] = report.failures
-        if not report.failures:
-            break
-    assert failures[0]
-    assert not failures[len(attempt.kept)]
-    assert attempt.kept[0].place == "blocks.4.mlp"
+    attempt = next(attempts(tmp_path / "large.onnx", "fp16", samples.pixels, tmp_path))
+    assert [layer.place for layer in attempt.kept] == ["blocks.4.mlp"]
+    assert attempt.kept[0].value > 65_504
+    answers = OnnxClassifier(attempt.graph, Engine("cpu", "fp16"))(samples.pixels)
+    assert gate.compare(reference, answers, gate.LIMITS["fp16"]).failures == []
+
+
+def test_fp16_without_large_values_keeps_nothing(graph, samples, tmp_path):
+    assert next(attempts(graph, "fp16", samples.pixels, tmp_path)).kept == ()
 
 
 def test_export_retries_and_says_what_it_kept(mini, samples, tmp_path):
@@ -163,12 +163,12 @@ def test_export_retries_and_says_what_it_kept(mini, samples, tmp_path):
     task = Task(samples, "fp16")
     assert export_bundle(Bundle.open(mini), target, task, say=told.append, run_graph=rejecting) == 1
     manifest = json.loads((target / "derma_biomedclip" / "1" / "manifest.json").read_text())
-    assert len(manifest["kept_in_fp32"]) == 4
+    assert len(manifest["kept"]) == 4
     assert manifest["precision"] == "fp16"
     assert manifest["fused"] == {"Attention": 12, "LayerNormalization": 25, "Gelu": 12}
     assert manifest["gate"]["probability"] <= gate.LIMITS["fp16"].probability
-    assert sum(line.startswith("retry") for line in told) == 2
-    assert all(place in told[-2] for place in manifest["kept_in_fp32"])
+    assert sum(line.startswith("kept") for line in told) == 2
+    assert all(place in told[-2] for place in manifest["kept"])
     for config in (target / "derma_biomedclip").rglob("*.pbtxt"):
         assert 'key: "precision" value { string_value: "fp16"' in config.read_text()
 

@@ -18,6 +18,7 @@ from derma_semantics.contract import RANDOM_WEIGHTS
 from derma_training.bundle import (
     MANIFEST,
     Bundle,
+    BundleError,
     Calibration,
     seal,
     write_calibration,
@@ -75,7 +76,10 @@ def biomedclip(folder: Path, *, seed: int = 0) -> Bundle:
         BundleError: the folder holds something else.
     """
     if (folder / MANIFEST).is_file():
-        return Bundle.open(folder)
+        bundle = Bundle.open(folder)
+        if bundle.manifest.get("random_weights") is not True or bundle.manifest["seed"] != seed:
+            raise BundleError(f"{folder} holds {bundle.name}, not random weights of seed {seed}")
+        return bundle
     (folder / "text").mkdir(parents=True, exist_ok=True)
     write_json(folder / "open_clip_config.json", OPEN_CLIP)
     _write_text_encoder(folder / "text")

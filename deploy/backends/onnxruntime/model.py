@@ -26,6 +26,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         version = Path(args["model_repository"]) / args["model_version"]
+        _believe_the_version(config, version / "manifest.json")
         engine = engine_for(
             config,
             args["model_instance_kind"],
@@ -61,6 +62,13 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, answer[start:end]) for name, answer in zip(self.outputs, answers)]
         )
+
+
+def _believe_the_version(config: dict, manifest: Path) -> None:
+    """Take the precision from the version itself: the configuration states that of the newest."""
+    if manifest.is_file():
+        precision = json.loads(manifest.read_text())["precision"]
+        config.setdefault("parameters", {})["precision"] = {"string_value": precision}
 
 
 def _input(request: pb_utils.InferenceRequest, name: str) -> np.ndarray:

@@ -58,13 +58,18 @@ def engine_for(
     """
     parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
     provider, given = _accelerator(config, kind, available)
+    precision = _precision(parameters)
+    if given.get("precision_mode", "FP32") == "FP16" and precision != "fp16":
+        raise ValueError(
+            f"the profile computes in fp16, but the graph was gated as {precision}: export it as fp16"
+        )
     options: dict[str, str] = {}
     if provider in ACCELERATORS["gpu"]:
         read = _tensorrt if provider == "tensorrt" else _cuda
         options = {"device_id": str(device), **read(given, parameters)}
     elif given:
         raise ValueError(f"openvino takes no parameters, got {', '.join(given)}")
-    return Engine(provider, _precision(parameters), _threads(config, kind, cores, parameters), options)
+    return Engine(provider, precision, _threads(config, kind, cores, parameters), options)
 
 
 def _accelerator(
