@@ -8,6 +8,10 @@ HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 export HTTP_PORT GRPC_PORT METRICS_PORT
+# A GPU profile, e.g. PROFILE=cuda.
+ifdef PROFILE
+export DERMA_PROFILE := $(PROFILE)
+endif
 
 BIN := .venv/bin
 LAUNCHER := $(BIN)/python deploy/launcher.py
@@ -46,7 +50,7 @@ demo: exported .run/synthetic ## Classify IMAGE (a file or folder; default: draw
 
 .PHONY: serve
 serve: exported ## Serve BUNDLE in PRECISION on HTTP_PORT, GRPC_PORT, METRICS_PORT until Ctrl-C or `make stop`
-	$(LAUNCHER) serve $(if $(PROFILE),--profile $(PROFILE))
+	$(LAUNCHER) serve
 
 .PHONY: stop
 stop: setup ## Stop the service

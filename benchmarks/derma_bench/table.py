@@ -64,6 +64,9 @@ def saturate(figures: Record) -> list[str]:
         [f"{p['rate']:.1f}/s", *_answers(p), "yes" if p["passed"] else "no"] for p in figures["load_curve"]
     ]
     rows.append(["one at a time", *_answers(figures["alone"]), ""])
+    if again := figures.get("confirmed"):
+        verdict = "yes" if again["passed"] else "no"
+        rows.append([f"{again['offered']:.1f}/s with other arrivals", *_answers(again), verdict])
     if below := figures.get("at_share"):
         rows.append([f"{below['offered']:.1f}/s, {below['share']:.0%} of the highest", *_answers(below), ""])
     return [f"{sentence}.", table(columns, rows)]

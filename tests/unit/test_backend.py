@@ -77,6 +77,14 @@ def test_instances_share_the_cores(text, cores, threads):
     assert engine_for(config(text), "CPU", cores=cores).threads == threads
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_tensorrt_in_fp16_refuses_a_graph_that_was_gated_otherwise(precision):
+    entry = accelerator("tensorrt", precision_mode="FP16")
+    asked = config(accelerators(gpu=entry) + parameter("precision", precision))
+    with pytest.raises(ValueError, match=f"the graph was gated as {precision}: export it as fp16"):
+        engine_for(asked, "GPU", cores=4)
+
+
 def test_tensorrt_options():
     entry = accelerator(
         "tensorrt",
@@ -88,7 +96,8 @@ def test_tensorrt_options():
         trt_layer_norm_fp32_fallback="true",
         trt_cuda_graph_enable="0",
     )
-    engine = engine_for(config(accelerators(gpu=entry)), "GPU", cores=4, device=1)
+    asked = config(accelerators(gpu=entry) + parameter("precision", "fp16"))
+    engine = engine_for(asked, "GPU", cores=4, device=1)
     assert engine.provider == "tensorrt"
     assert engine.options == {
         "device_id": "1",

@@ -39,7 +39,9 @@ def read_config(model: contract.Model, profile: str = "config"):
 
 
 def engine(config, kind):
-    """What the stand-in backend makes of a configuration."""
+    """What the stand-in backend makes of a configuration, for a graph in fp16 where a GPU is meant."""
+    if kind == "GPU":
+        config.parameters["precision"].string_value = "fp16"
     return engine_for(MessageToDict(config, preserving_proto_field_name=True), kind, cores=16)
 
 
