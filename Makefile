@@ -95,7 +95,7 @@ bench: exported peer ## Measure BUNDLE in PRECISION: engines, service against ot
 BENCH_IMAGES = $(if $(BENCH_FOLDER),--images "$(BENCH_FOLDER)")
 
 .PHONY: peer
-peer: .peer/ready
+peer: .peer/ready ## Install the public server that `make bench` compares with (7 GB)
 
 .peer/ready: requirements/peer.lock
 	@echo "Installing the public server that benchmarks compare with: 7 GB."

@@ -160,14 +160,16 @@ def saturate(
 ) -> None:
     """Find the highest Poisson arrival rate whose p99 stays under a limit, with no failure.
 
-    A probe takes longer than --seconds where it would hold fewer than 200 requests. Then
-    latency is measured at 70 % of that rate, and with one request at a time.
+    A probe takes longer than --seconds where it would hold fewer than 200 requests, or last
+    less than 30 times the limit: a queue that only grows must have time to pass it. The rate is
+    tried again with other arrivals. Then latency is measured at 70 % of that rate, and with one
+    request at a time.
     """
     from derma_bench.saturate import Request, measure
 
     sizes: dict[str, Any] = {"seconds": seconds, "probes": probes}
     if common["smoke"]:
-        sizes = {"seconds": 0.5, "probes": 3, "samples": 5}
+        sizes = {"seconds": 0.5, "probes": 3, "samples": 5, "backlog": 0}
     with _reported(), _state() as state:
         images = payloads(common["images"])
         request = Request(p99, start=start, seed=seed, **sizes, **_where(common))

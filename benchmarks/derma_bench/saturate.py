@@ -34,6 +34,7 @@ class Request:
         seconds: of one probe, longer where that would be too few requests.
         start: first arrival rate; a quarter of what a short closed loop reaches where it is None.
         samples: requests that a probe should hold at least.
+        backlog: times ``p99`` that a probe should last at least.
     """
 
     p99: float
@@ -41,6 +42,7 @@ class Request:
     start: float | None = None
     probes: int = PROBES
     samples: int = SAMPLES
+    backlog: float = BACKLOG
     repository: Path = REPOSITORY
     url: str | None = None
     seed: int = 0
@@ -92,7 +94,9 @@ def measure(
 
 def _long_enough(request: Request, rate: float) -> float:
     """So long that a queue which only grows passes the limit, and for enough requests."""
-    return max(request.seconds, min(LONGEST, max(request.samples / rate, BACKLOG * request.p99 / 1e3)))
+    return max(
+        request.seconds, min(LONGEST, max(request.samples / rate, request.backlog * request.p99 / 1e3))
+    )
 
 
 def _quarter(running: Running, generator: Generator, request: Request) -> float:

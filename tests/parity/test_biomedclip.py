@@ -5,7 +5,10 @@ import shutil
 import pytest
 import torch
 
+from derma_semantics.contract import RANDOM_WEIGHTS
+from derma_training.bundle import BundleError
 from derma_training.model import add_lora, build_model, count_parameters, load_checkpoint, load_tokenizer
+from derma_training.random_weights import biomedclip
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +49,18 @@ def test_old_checkpoints_position_ids_are_reported(model, tmp_path):
     (tmp_path / "model.pt").unlink()
     assert report.missing == ()
     assert report.unexpected == ("text.transformer.embeddings.position_ids",)
+
+
+def test_random_weights_say_so_and_are_the_whole_model(tmp_path):
+    """Our own configuration, from no file of the hub's."""
+    bundle = biomedclip(tmp_path / "random", seed=3)
+    assert RANDOM_WEIGHTS in bundle.name
+    assert bundle.random_weights
+    model = build_model(bundle.path)
+    assert count_parameters(model).total == 195_902_721
+    assert len(model.visual.trunk.blocks) == 12
+    texts = [texts[0] for texts in bundle.prompts.values()]
+    assert len({tuple(row.tolist()) for row in load_tokenizer(bundle.path)(texts)}) == len(texts)
+    assert biomedclip(tmp_path / "random", seed=3).digest == bundle.digest
+    with pytest.raises(BundleError, match="not random weights of seed 4"):
+        biomedclip(tmp_path / "random", seed=4)

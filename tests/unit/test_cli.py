@@ -12,10 +12,10 @@ from derma_semantics.diagnosis import Diagnosis, Finding, ServedBundle
 from derma_semantics.errors import CorruptImage, Overloaded, ServiceUnavailable
 
 
-def diagnosis(triage=Triage.ROUTINE, top="NV", risk=0.1):
+def diagnosis(triage=Triage.ROUTINE, top="NV", risk=0.1, bundle="mini"):
     ranked = sorted(CONDITIONS, key=lambda c: c.code != top)
     findings = tuple(Finding(c, 0.7 if c.code == top else 0.05) for c in ranked)
-    served = ServedBundle("ab" * 32, "mini", "fp32", "1")
+    served = ServedBundle("ab" * 32, bundle, "fp32", "1")
     return Diagnosis(findings, risk, triage, tuple(ranked[:2]), None, served)
 
 
@@ -56,6 +56,12 @@ def test_readable_answer(run):
     assert "  differential at 95 %: NV, MEL\n" in result.output
     assert "HIGH RISK" not in result.output
     assert "Not a medical device" in result.output
+
+
+def test_random_weights_are_named_in_every_answer(run):
+    answers = {"a.jpg": diagnosis(bundle="biomedclip RANDOM WEIGHTS")}
+    assert "biomedclip RANDOM WEIGHTS" in run(answers, "a.jpg").output
+    assert json.loads(run(answers, "a.jpg", "--json").output)["bundle"] == "biomedclip RANDOM WEIGHTS"
 
 
 def test_alerts(run):
