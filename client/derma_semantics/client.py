@@ -10,23 +10,18 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from derma_semantics.contract import PARAMETERS
 from derma_semantics.diagnosis import Diagnosis, ServedBundle, from_outputs
 from derma_semantics.errors import DeadlineExceeded, DermaError
-from derma_semantics.preprocess import check_encoded, preprocess_image
+from derma_semantics.images import ImageLike, encoded
 from derma_semantics.transport import (
     AsyncTransport,
     GrpcAsyncTransport,
@@ -39,7 +34,6 @@ DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT = 30.0
 IN_FLIGHT = 16
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 Images: TypeAlias = "list[Any] | tuple[Any, ...]"
 
 
@@ -228,44 +222,6 @@ class AsyncDermaClient:
                 served = await self.bundle(timeout=_left(end))
                 self._bundles[served.digest] = served
         return self._bundles.get(digest, ServedBundle(digest))
-
-
-def encoded(image: ImageLike) -> bytes:
-    """The bytes to send: files as they are; pixels preprocessed, as a small PNG.
-
-    Preprocessing leaves such a PNG unchanged, so pixels get the answer their file would get.
-
-    Raises:
-        InvalidImage: nothing that the service would accept.
-        OSError: a path cannot be read.
-        TypeError, ValueError: not an image, or an array of another type or shape.
-    """
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        data = bytes(image)
-    elif isinstance(image, (str, os.PathLike)):
-        data = Path(image).read_bytes()
-    elif isinstance(image, Image.Image):
-        data = _png(image)
-    elif isinstance(image, np.ndarray):
-        data = _png(_from_array(image))
-    else:
-        raise TypeError(f"expected a path, bytes, Pillow image or array, got {type(image).__name__}")
-    check_encoded(data)
-    return data
-
-
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
-        raise ValueError(
-            f"expected a uint8 array of shape (H, W, 3) or (H, W), got {array.dtype} {array.shape}"
-        )
-    return Image.fromarray(array)
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(preprocess_image(image)).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _outcome(future: Future[Diagnosis], return_exceptions: bool) -> Diagnosis | Exception:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from derma_semantics import AsyncDermaClient, DermaClient, Triage
-from derma_semantics.client import IN_FLIGHT, encoded
+from derma_semantics.client import IN_FLIGHT
 from derma_semantics.errors import (
     CorruptImage,
     DeadlineExceeded,
@@ -17,6 +17,7 @@ from derma_semantics.errors import (
     ImageTooLarge,
     ServiceUnavailable,
 )
+from derma_semantics.images import encoded
 from derma_semantics.preprocess import preprocess
 from derma_semantics.transport import _translate
 
