@@ -6,7 +6,6 @@ LoopContender(graph, Engine("cpu"), images).measure(1, Plan())
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,16 +21,15 @@ from numpy.typing import NDArray
 from derma_bench import triton_statistics
 from derma_bench.comparison import Plan
 from derma_bench.generator import Generator
-from derma_bench.hardware import ROOT
 from derma_bench.processes import cpu_seconds
 from derma_bench.services import Running
+from derma_export.configuration import engine_for
 from derma_export.engine import Engine, open_session
 from derma_semantics.contract import NETWORK
 from derma_semantics.preprocess import preprocess
 
 BATCHES = (1, 8)
 LOOP = "engine loop"
-SETTINGS = ROOT / "deploy" / "backends" / "onnxruntime" / "settings.py"
 
 
 class ServiceContender:
@@ -109,23 +107,12 @@ def served_engine(config: Mapping[str, Any], kind: str = "") -> Engine:
     Raises:
         ValueError: the configuration asks for what does not exist.
     """
-    settings = _backend_settings()
     groups = config.get("instance_group") or [{}]
     kind = kind or ("GPU" if groups[0].get("kind") == "KIND_GPU" else "CPU")
-    engine: Engine = settings.engine_for(
+    engine = engine_for(
         config, kind, cores=len(os.sched_getaffinity(0)), available=onnxruntime.get_available_providers()
     )
     return replace(engine, threads=0)
-
-
-def _backend_settings() -> Any:
-    """``settings.py`` of the stand-in backend, which lies outside of every package."""
-    spec = importlib.util.spec_from_file_location("derma_backend_settings", SETTINGS)
-    if spec is None or spec.loader is None or not SETTINGS.is_file():
-        raise ValueError(f"{SETTINGS.relative_to(ROOT)} is missing: run this from a checkout")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def served_graph(repository: Path) -> Path:

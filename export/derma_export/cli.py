@@ -6,7 +6,7 @@
 
 Merges the LoRA adapter, embeds the definitions, exports one ONNX graph, lowers it to the
 precision, compares it with PyTorch, and only then writes the next version. Where the gate
-rejects a lowered graph, the layers that suffer most are kept in fp32 and it is tried again.
+rejects a lowered graph, the layers that suffer most are kept as they were and it is tried again.
 Exit code 1: the bundle or the gate failed, and the repository is as it was.
 """
 
@@ -107,7 +107,7 @@ def main(
         else:
             version = _export(bundle, repository, precision, data, images)
             click.echo(f"wrote version {version} to {repository.resolve()}")
-    except (BundleError, DermaError, RuntimeError, ValueError) as exc:
+    except (BundleError, DermaError, OSError, RuntimeError, ValueError) as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(1)
     if load:

@@ -58,7 +58,8 @@ def open_session(graph: Path, engine: Engine) -> onnxruntime.InferenceSession:
     """Load a graph.
 
     Raises:
-        EngineUnavailable: the provider is not installed, or ONNX Runtime fell back to another.
+        EngineUnavailable: the provider is not installed, did not start, or leaves operators that compute
+            to the CPU provider.
     """
     name = PROVIDERS[engine.provider]
     if name not in onnxruntime.get_available_providers():
@@ -80,6 +81,7 @@ def open_session(graph: Path, engine: Engine) -> onnxruntime.InferenceSession:
         raise EngineUnavailable(f"{name} cannot load {graph.name}: {exc}") from exc
     if session.get_providers()[0] != name:
         raise EngineUnavailable(f"{name} did not start with {graph}; ONNX Runtime's log says why")
+    require_no_fallback(session, engine.provider)
     return session
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,15 @@ import torch
 from torch import Tensor
 
 from derma_export import fusion, gate
-from derma_export.engine import Engine, Precision, Provider
+from derma_export.configuration import engine_for
+from derma_export.engine import Engine, Precision
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
 from derma_export.precision import Attempt, attempts
-from derma_export.repository import GRAPH, install, parameters, prepare
+from derma_export.repository import GRAPH, configuration, install, parameters, prepare
 from derma_export.samples import Samples
 from derma_semantics.contract import NETWORK
 from derma_training.bundle import Bundle, sha256
 from derma_training.classifier import Answers, Classifier
-
-# What a gate runs a precision on. fp16 is for GPUs; here its casts are computed in fp32.
-PROVIDERS: dict[Precision, Provider] = {
-    "fp32": "openvino",
-    "bf16": "openvino",
-    "int8": "openvino",
-    "fp16": "cpu",
-}
 
 Open = Callable[[Path, Engine], gate.Runner]
 Say = Callable[[str], object]
@@ -72,22 +65,24 @@ def export_bundle(
 
     Raises:
         GateFailed: nothing was written.
+        ValueError: the repository's configuration asks for what does not exist.
     """
     classifier = Classifier.from_bundle(bundle)
     merge = gate.check_merge(bundle, classifier.normalise(task.samples.pixels[: gate.BATCH]))
     say(f"merge  embeddings move by {merge:.1e} (limit {gate.MERGE_LIMIT:.0e})")
     reference = gate.in_batches(classifier, task.samples.pixels)
+    engine = _engine(repository, task.precision)
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / GRAPH
         export_onnx(classifier, graph, fuse_attention=task.precision == "fp16")
-        attempt, report = _first_to_pass(graph, reference, task, say, run_graph)
+        attempt, report = _first_to_pass(graph, reference, task, say, lambda path: run_graph(path, engine))
         values = parameters(bundle, task.precision)
         manifest = {
             **values,
             "graph_digest": sha256(attempt.graph),
             **_provenance(bundle),
             "gate": {**report.to_dict(), "source": task.samples.source, "merge": merge},
-            "engine": PROVIDERS[task.precision],
+            "engine": engine.provider,
             "kept": [layer.place for layer in attempt.kept],
             "fused": _fused(attempt.graph, task.precision),
         }
@@ -96,7 +91,7 @@ def export_bundle(
 
 
 def _first_to_pass(
-    graph: Path, reference: Answers, task: Task, say: Say, run_graph: Open
+    graph: Path, reference: Answers, task: Task, say: Say, open_graph: Callable[[Path], gate.Runner]
 ) -> tuple[Attempt, gate.Report]:
     """The fastest version that the gate lets through.
 
@@ -104,13 +99,12 @@ def _first_to_pass(
         GateFailed: none of them; says why the last one failed.
     """
     samples, limits = task.samples, gate.LIMITS[task.precision]
-    engine = Engine(PROVIDERS[task.precision], task.precision)
     ranges = samples.pixels if task.ranges is None else task.ranges
     report = None
     for attempt in attempts(graph, task.precision, ranges, graph.parent):
         if attempt.kept:
             say(f"kept   as they were: {', '.join(map(str, attempt.kept))}")
-        run = run_graph(attempt.graph, engine)
+        run = open_graph(attempt.graph)
         report = gate.compare(
             reference,
             gate.in_batches(run, samples.pixels),
@@ -124,6 +118,18 @@ def _first_to_pass(
     assert report is not None
     report.require(samples.names)
     raise AssertionError("a report with failures raises")
+
+
+def _engine(repository: Path, precision: Precision) -> Engine:
+    """What the repository's processors will run the graph on.
+
+    fp16 is for GPUs: here ONNX Runtime's own kernels compute its casts in fp32.
+    """
+    if precision == "fp16":
+        return Engine("cpu", "fp16")
+    config = configuration(repository)
+    config.setdefault("parameters", {})["precision"] = {"string_value": precision}
+    return replace(engine_for(config, "CPU", cores=1), threads=0)
 
 
 def _fused(graph: Path, precision: Precision) -> dict[str, int]:

@@ -9,20 +9,20 @@ and the result is parsed to prove that nothing else changed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
+from derma_export.lock import locked
 from derma_semantics.conditions import CODES
 from derma_semantics.contract import MODELS, NETWORK, Model
 from derma_training.bundle import Bundle
@@ -41,17 +41,28 @@ def prepare(repository: Path) -> None:
     """
     for model in MODELS:
         if not (repository / model.name / "config.pbtxt").is_file():
-            if not TEMPLATE.is_dir():
-                raise ValueError(f"{repository} lacks {model.name}/config.pbtxt: copy model_repository there")
             # Of the network only the configuration: its versions are what export makes.
             skip = ("[0-9]*", ".incoming*") if model is NETWORK else ("__pycache__",)
             shutil.copytree(
-                TEMPLATE / model.name,
+                _template(repository, model),
                 repository / model.name,
                 ignore=shutil.ignore_patterns(*skip),
                 dirs_exist_ok=True,
             )
         _check_outputs(model, repository / model.name / "config.pbtxt")
+
+
+def configuration(repository: Path) -> dict[str, Any]:
+    """The network's configuration, as Triton hands it to Python backends; a new repository's will be ours.
+
+    Raises:
+        ValueError: neither is at hand.
+    """
+    path = repository / NETWORK.name / "config.pbtxt"
+    if not path.is_file():
+        path = _template(repository, NETWORK) / "config.pbtxt"
+    config: dict[str, Any] = MessageToDict(_parse(path.read_text()), preserving_proto_field_name=True)
+    return config
 
 
 def newest(repository: Path) -> dict[str, Any] | None:
@@ -85,7 +96,7 @@ def is_newest(repository: Path, bundle: Bundle, precision: str, *, labelled: boo
     return (
         manifest is not None
         and expected.items() <= manifest.items()
-        and not (labelled and manifest["gate"]["balanced_accuracy"] is None)
+        and not (labelled and manifest["gate"].get("balanced_accuracy") is None)
         and set(NETWORK.outputs) <= set(manifest.get("outputs", ()))
         and expected.items() <= stamped_parameters(repository).items()
     )
@@ -114,7 +125,7 @@ def install(
         The new version number.
     """
     model = repository / NETWORK.name
-    with _locked(model):
+    with locked(model):
         stamped = {path: stamp(path.read_text(), values, embedding_size) for path in _configurations(model)}
         version = max((int(folder.name) for folder in _versions(model)), default=0) + 1
         incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=model))
@@ -158,23 +169,18 @@ def _configurations(model: Path) -> list[Path]:
     return [*sorted((model / "configs").glob("*.pbtxt")), model / "config.pbtxt"]
 
 
+def _template(repository: Path, model: Model) -> Path:
+    if not TEMPLATE.is_dir():
+        raise ValueError(f"{repository} lacks {model.name}/config.pbtxt: copy model_repository there")
+    return TEMPLATE / model.name
+
+
 def _check_outputs(model: Model, path: Path) -> None:
     declared = {output.name for output in _parse(path.read_text()).output}
     if missing := [name for name in model.outputs if name not in declared]:
         raise ValueError(
             f"{path} does not declare {', '.join(missing)}: take it from the project's model_repository"
         )
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One exporter at a time; the lock ends with the process that holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _versions(model: Path) -> list[Path]:

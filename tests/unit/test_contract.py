@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from backends.onnxruntime.settings import engine_for
 from google.protobuf import text_format
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
+from derma_export.configuration import engine_for
 from derma_export.repository import parameters
 from derma_semantics import contract
 from derma_semantics.conditions import CODES, CONDITIONS, RiskLevel, by_code

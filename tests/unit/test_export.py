@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import threading
 
@@ -111,6 +112,33 @@ def test_failed_bundle_exits_1(mini, tmp_path):
     assert result.exit_code == 1
     assert "prompts.json was altered" in result.output
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("provider", ["openvino", "cpu"])
+def test_the_gate_runs_what_the_repository_will_run(mini, samples, tmp_path, provider):
+    target = tmp_path / "models"
+    repository.prepare(target)
+    path = target / NETWORK.name / "config.pbtxt"
+    if provider == "cpu":
+        text = re.sub(r"(?s)optimization \{.*?\n\} \}\n", "", path.read_text())
+        path.write_text(text)
+    engines = []
+
+    def opened(graph, engine):
+        engines.append(engine)
+        return OnnxClassifier(graph, engine)
+
+    task = Task(samples, "fp32")
+    exporter.export_bundle(Bundle.open(mini), target, task, say=lambda _: None, run_graph=opened)
+    assert [engine.provider for engine in engines] == [provider]
+    assert repository.newest(target)["engine"] == provider
+
+
+def test_a_gate_without_labels_is_not_enough_where_there_are_some(mini, samples, tmp_path):
+    bundle, target = Bundle.open(mini), tmp_path / "models"
+    exporter.export_bundle(bundle, target, Task(samples), say=lambda _: None)
+    assert repository.is_newest(target, bundle, "fp32")
+    assert not repository.is_newest(target, bundle, "fp32", labelled=True)
 
 
 def test_export_writes_a_whole_version(mini, samples, tmp_path):

@@ -1,25 +1,23 @@
 """A stand-in for Triton's native ONNX Runtime backend, for servers that lack it.
 
-Models that say ``backend: "onnxruntime"`` run on it unchanged: ``settings.py`` reads their
-configuration. It is a Triton "python-based backend": this file serves every such model.
+Models that say ``backend: "onnxruntime"`` run on it unchanged. It is a Triton
+"python-based backend": this file serves every such model.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
-from settings import engine_for
 
-from derma_export.engine import open_session, require_no_fallback
+from derma_export.configuration import engine_for
+from derma_export.engine import open_session
+from derma_export.lock import locked
 
 
 class TritonPythonModel:
@@ -34,10 +32,10 @@ class TritonPythonModel:
             available=onnxruntime.get_available_providers(),
             device=int(args["model_instance_device_id"]),
         )
-        with _one_at_a_time(version):
+        # Instances load one after another: the first builds TensorRT's engine, the others find it cached.
+        with locked(version):
             graph = version / (config.get("default_model_filename") or "model.onnx")
             self.session = open_session(graph, engine)
-        require_no_fallback(self.session, engine.provider)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
         self.outputs = [tensor["name"] for tensor in config["output"]]
 
@@ -73,14 +71,3 @@ def _believe_the_version(config: dict, manifest: Path) -> None:
 
 def _input(request: pb_utils.InferenceRequest, name: str) -> np.ndarray:
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Instances load one after another: the first builds TensorRT's engine, the others find it cached."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -1,11 +1,11 @@
-"""The stand-in ONNX Runtime backend reads the native backend's configuration."""
+"""The native backend's configuration decides the engine."""
 
 import pytest
-from backends.onnxruntime.settings import engine_for
 from google.protobuf import text_format
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
+from derma_export.configuration import engine_for
 from derma_export.engine import Engine
 
 CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")

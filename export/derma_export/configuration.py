@@ -1,5 +1,7 @@
 """The native ONNX Runtime backend's configuration, read into an ``Engine``.
 
+The gate, the benchmarks and the stand-in backend all run what this says.
+
     engine = engine_for(config, "CPU", cores=8, available=onnxruntime.get_available_providers())
 
 Names and meanings are those of https://github.com/triton-inference-server/onnxruntime_backend,
