@@ -7,7 +7,9 @@ P99 ?= 1000
 HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
-export HTTP_PORT GRPC_PORT METRICS_PORT
+SALIENCY_PORT ?= 8003
+APP_PORT ?= 8501
+export HTTP_PORT GRPC_PORT METRICS_PORT SALIENCY_PORT
 # A GPU profile, e.g. PROFILE=cuda.
 ifdef PROFILE
 export DERMA_PROFILE := $(PROFILE)
@@ -49,8 +51,12 @@ demo: exported .run/synthetic ## Classify IMAGE (a file or folder; default: draw
 	$(BIN)/python -m derma_semantics.synthetic $@
 
 .PHONY: serve
-serve: exported ## Serve BUNDLE in PRECISION on HTTP_PORT, GRPC_PORT, METRICS_PORT until Ctrl-C or `make stop`
-	$(LAUNCHER) serve
+serve: exported ## Serve BUNDLE in PRECISION, and its saliency, on *_PORT until Ctrl-C or `make stop`
+	$(LAUNCHER) serve --bundle $(BUNDLE)
+
+.PHONY: app
+app: exported ## Serve BUNDLE and open the web app on APP_PORT until Ctrl-C
+	$(LAUNCHER) run --bundle $(BUNDLE) -- $(BIN)/derma app --port $(APP_PORT)
 
 .PHONY: stop
 stop: setup ## Stop the service

@@ -1,10 +1,14 @@
-"""Start and stop the service on this machine, without Docker.
+r"""Start and stop the service on this machine, without Docker.
 
     python deploy/launcher.py serve                  # until Ctrl-C or `stop`
     python deploy/launcher.py stop
+    python deploy/launcher.py serve --bundle training/bundles/derma-mini        # and the saliency sidecar
     python deploy/launcher.py run -- derma classify lesion.jpg
+    python deploy/launcher.py serve --host 10.0.0.5 --tls-certificate server.pem --tls-key server.key \
+        --tls-ca ca.pem                             # for others who have a certificate
 
-``run`` starts the service, runs one command against it and stops the service.
+``run`` starts the service, runs one command against it and stops the service. What dies is
+started again. Who may come in: docs/security.md.
 """
 
 from __future__ import annotations
@@ -28,7 +32,10 @@ from derma_semantics.client import DEFAULT_URL
 from derma_semantics.errors import DermaError, ServiceUnavailable
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
-from server import POLL, Settings, TritonServer
+from options import STATE, read_settings, service_options
+from server import POLL, TritonServer
+from settings import Settings, write_private
+from sidecar import Sidecar
 from supervisor import Supervisor
 
 logger = logging.getLogger("derma.launcher")
@@ -37,30 +44,45 @@ RETRY = 1.0
 
 
 class Service:
-    """The Triton server and what watches over it."""
+    """The Triton server, the saliency sidecar and what watches over them."""
 
     def __init__(self, settings: Settings, deadline: float) -> None:
         self.settings = settings
         self.deadline = deadline
         self.server = TritonServer(settings)
+        self.sidecar = Sidecar(settings)
         self.stopping = threading.Event()
 
     def start(self) -> None:
-        """Start, and return when the public model answers, or when told to stop."""
+        """Start, and return when all parts answer, or when told to stop."""
+        self._start_server()
+        self.sidecar.start()
+        self.server.wait_until_ready(self.deadline, self.stopping)
+        self.sidecar.wait_until_healthy(self.deadline, self.stopping)
+
+    def _start_server(self) -> None:
         self.server.start()
         _write_state(self.settings)
         logger.info("Triton starts; its log is %s", self.settings.log)
-        self.server.wait_until_ready(self.deadline, self.stopping)
 
     def supervise(self) -> None:
         """Keep the service whole until ``stopping`` is set."""
-        control = ModelControl(self.settings.grpc_url, timeout=self.deadline)
+        control = ModelControl(
+            self.settings.grpc_url,
+            timeout=self.deadline,
+            tls=self.settings.own_tls,
+            key=self.settings.admin_key,
+        )
         supervisor = Supervisor(control)
         wait = POLL
         while not self.stopping.wait(wait):
             try:
                 if not self.server.alive:
                     self._restart()
+                if self.sidecar.wanted and not self.sidecar.alive:
+                    logger.error("the saliency sidecar died; starting it again")
+                    self.sidecar.stop()
+                    self.sidecar.start()
                 supervisor.check(self.server.pid)
                 wait = POLL
             except DermaError as exc:
@@ -73,13 +95,16 @@ class Service:
 
     def stop(self) -> None:
         self.stopping.set()
+        self.sidecar.stop()
         self.server.stop()
+        self.settings.key_file.unlink(missing_ok=True)
         _state_file(self.settings.state).unlink(missing_ok=True)
 
     def _restart(self) -> None:
         logger.error("Triton died; starting it again. Its last words:\n%s", self.server.last_words())
         self.server.stop()
-        self.start()
+        self._start_server()
+        self.server.wait_until_ready(self.deadline, self.stopping)
 
 
 @contextmanager
@@ -97,54 +122,16 @@ def running(service: Service) -> Iterator[None]:
         service.stop()
 
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-STATE = click.option(
-    "--state", type=FOLDER, default=Settings.state, show_default=True, help="Logs and process id."
-)
-
-
-def _options(command: Any) -> Any:
-    for option in (
-        click.option("--deadline", type=float, default=120, show_default=True, help="Seconds to get ready."),
-        *(
-            click.option(
-                f"--{name}-port",
-                type=click.IntRange(0, 65535),
-                default=getattr(Settings, f"{name}_port"),
-                show_default=True,
-                envvar=f"{name.upper()}_PORT",
-                help=f"Port for {meaning}.  [env: {name.upper()}_PORT]",
-            )
-            for name, meaning in (("metrics", "Prometheus"), ("grpc", "gRPC"), ("http", "HTTP"))
-        ),
-        STATE,
-        click.option(
-            "--profile",
-            envvar="DERMA_PROFILE",
-            help="Serve models with their configs/PROFILE.pbtxt, such as cuda.  [env: DERMA_PROFILE]",
-        ),
-        click.option(
-            "--repository",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            default=Settings.repository,
-            show_default=True,
-            help="Model repository to serve.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 @click.group(help=help_text(__doc__))
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
 
 
 @main.command()
-@_options
+@service_options
 def serve(deadline: float, **given: Any) -> None:
     """Serve until Ctrl-C or `stop`."""
-    service = Service(_settings(given), deadline)
+    service = _service(given, deadline)
     _stop_on_signals(service)
     with _reported(), running(service):
         if not service.stopping.is_set():
@@ -154,15 +141,16 @@ def serve(deadline: float, **given: Any) -> None:
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@_options
+@service_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(deadline: float, command: tuple[str, ...], **given: Any) -> None:
-    """Start the service, run COMMAND with DERMA_URL set, stop the service."""
-    service = Service(_settings(given), deadline)
+    """Start the service, run COMMAND with DERMA_URL and the like set, stop the service."""
+    service = _service(given, deadline)
     # Ended early, it must still clean up: SIGTERM unwinds as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _reported(), running(service):
-        environment = {**os.environ, "DERMA_URL": service.settings.grpc_url}
+        key = {"DERMA_ADMIN_KEY_FILE": str(service.settings.key_file.resolve())}
+        environment = service.settings.environment(os.environ) | key
         code = subprocess.run(command, env=environment, check=False).returncode
     sys.exit(code)
 
@@ -185,17 +173,11 @@ def stop(state: Path, deadline: float) -> None:
     click.echo("stopped")
 
 
-def _settings(given: dict[str, Any]) -> Settings:
-    settings = Settings(**given)
-    if settings.profile and settings.profile not in settings.profiles:
-        known = ", ".join(settings.profiles) or "none"
-        raise click.UsageError(f"no model has a profile {settings.profile!r}; there are: {known}")
-    ports = [settings.http_port, settings.grpc_port, settings.metrics_port]
-    if len(set(ports)) < len([port for port in ports if port]):
-        raise click.UsageError(f"HTTP, gRPC and metrics need different ports, got {ports}")
-    if (pid := _launcher_of(settings.state)) is not None:
+def _service(given: dict[str, Any], deadline: float) -> Service:
+    service = Service(read_settings(given), deadline)
+    if (pid := _launcher_of(service.settings.state)) is not None:
         raise click.ClickException(f"the service already runs (process {pid}); `make stop` ends it")
-    return settings
+    return service
 
 
 def _stop_on_signals(service: Service) -> None:
@@ -204,13 +186,25 @@ def _stop_on_signals(service: Service) -> None:
 
 
 def _announce(settings: Settings) -> None:
-    click.echo(f"gRPC     {settings.grpc_url}")
-    click.echo(f"HTTP     http://{settings.host}:{settings.http_port}")
-    click.echo(f"metrics  http://{settings.host}:{settings.metrics_port}/metrics")
+    plain = f"http://{settings.local_host}"
+    click.echo(f"gRPC     {settings.host}:{settings.grpc_port}{_guarded(settings)}")
+    click.echo(f"HTTP     {plain}:{settings.http_port}")
+    click.echo(f"metrics  {plain}:{settings.metrics_port}/metrics")
+    if settings.bundle:
+        click.echo(f"saliency {settings.saliency_url}")
     click.echo(f"log      {settings.log}")
+    click.echo(f"key      {settings.key_file}, for operators")
     if settings.grpc_url != DEFAULT_URL:
         click.echo(f"clients  export DERMA_URL={settings.grpc_url}")
+    if settings.open and settings.insecure:
+        click.secho("warning  --insecure: all of these are open to anyone who reaches them", fg="yellow")
     click.echo("ready; Ctrl-C stops the service")
+
+
+def _guarded(settings: Settings) -> str:
+    if settings.tls is None:
+        return ""
+    return "  with mutual TLS" if settings.tls.ca else "  with TLS"
 
 
 @contextmanager
@@ -227,6 +221,7 @@ def _state_file(state: Path) -> Path:
 
 
 def _write_state(settings: Settings) -> None:
+    write_private(settings.key_file, settings.admin_key)
     _state_file(settings.state).write_text(json.dumps({"pid": os.getpid(), "grpc": settings.grpc_url}))
 
 

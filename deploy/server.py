@@ -21,53 +21,18 @@ import sysconfig
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from derma_semantics.contract import CLASSIFIER
 from derma_semantics.errors import ServiceUnavailable
 from derma_semantics.transport import GrpcTransport
+from settings import ROOT, Settings
 
-ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".triton"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 POLL = 0.2
 PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Where the service listens, what it serves and where it keeps its state.
-
-    Attributes:
-        profile: models that have a ``configs/<profile>.pbtxt`` are served with it.
-    """
-
-    repository: Path = ROOT / "model_repository"
-    state: Path = ROOT / ".run"
-    host: str = "127.0.0.1"
-    http_port: int = 8000
-    grpc_port: int = 8001
-    metrics_port: int = 8002
-    profile: str | None = None
-
-    @property
-    def profiles(self) -> list[str]:
-        """Names that ``profile`` may have."""
-        return sorted({path.stem for path in self.repository.glob("*/configs/*.pbtxt")})
-
-    @property
-    def grpc_url(self) -> str:
-        return f"{self.host}:{self.grpc_port}"
-
-    @property
-    def log(self) -> Path:
-        return self.state / "triton.log"
-
-    @property
-    def shared_memory(self) -> str:
-        """Prefix of this service's segments in /dev/shm, to tell them from another's."""
-        return f"derma_{self.grpc_port}_"
+SECRETS = ("DERMA_ADMIN_KEY", "DERMA_TOKEN")  # of no use to Triton's processes
 
 
 class TritonServer:
@@ -112,7 +77,7 @@ class TritonServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
 
     def wait_until_ready(self, deadline: float, stopping: threading.Event) -> None:
@@ -122,7 +87,7 @@ class TritonServer:
             ServiceUnavailable: the server ended, or was not ready within ``deadline`` seconds.
         """
         end = time.monotonic() + deadline
-        transport = GrpcTransport(self.settings.grpc_url)
+        transport = GrpcTransport(self.settings.grpc_url, tls=self.settings.own_tls)
         try:
             while not stopping.is_set() and not transport.ready(timeout=1.0):
                 if not self.alive:
@@ -174,15 +139,15 @@ def _site_packages() -> Path:
 
 
 def _check_ports(settings: Settings) -> None:
-    for name in ("http_port", "grpc_port", "metrics_port"):
+    for name, port in settings.ports.items():
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((settings.host, getattr(settings, name)))
+                probe.bind((settings.host if name == "grpc_port" else settings.local_host, port))
             except OSError as exc:
                 option = name.replace("_", "-")
                 raise ServiceUnavailable(
-                    f"port {getattr(settings, name)} cannot be used ({exc.strerror}): "
+                    f"port {port} cannot be used ({exc.strerror}): "
                     f"stop what listens there or choose another ({name.upper()} or --{option})"
                 ) from exc
 
@@ -205,14 +170,16 @@ def _arguments(settings: Settings, backends: Path) -> list[str]:
         f"--backend-directory={backends.resolve()}",
         "--model-control-mode=explicit",
         f"--load-model={CLASSIFIER.name}",
-        f"--http-address={settings.host}",
+        f"--http-address={settings.local_host}",
         f"--http-port={settings.http_port}",
         f"--grpc-address={settings.host}",
         f"--grpc-port={settings.grpc_port}",
-        f"--metrics-address={settings.host}",
+        f"--metrics-address={settings.local_host}",
         f"--metrics-port={settings.metrics_port}",
         f"--backend-config=python,shm-region-prefix-name={settings.shared_memory}",
         "--exit-timeout-secs=15",
+        *settings.restrictions,
+        *(settings.tls.arguments if settings.tls else []),
         *([f"--model-config-name={settings.profile}"] if settings.profile else []),
     ]
 
@@ -221,7 +188,7 @@ def _variables(wheel: Path) -> dict[str, str]:
     """Lets the Python backend find its interpreter, which ignores PYTHONPATH, and its libraries."""
     libraries = [str(_site_packages() / "nvidia_pytriton.libs"), _python_library()]
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in SECRETS},
         "PATH": f"{ENVIRONMENT / 'bin'}:{os.environ.get('PATH', '')}",
         "LD_LIBRARY_PATH": ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")]),
     }
@@ -244,6 +211,6 @@ def _python_library() -> str:
     )
 
 
-def _end_with_parent() -> None:
-    """Have the kernel end the server if the launcher dies without stopping it."""
+def end_with_parent() -> None:
+    """In a child: have the kernel end it if the launcher dies without stopping it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

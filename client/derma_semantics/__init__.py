@@ -13,14 +13,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from derma_semantics.client import AsyncDermaClient, DermaClient
-    from derma_semantics.conditions import CONDITIONS, Condition, RiskLevel
+    from derma_semantics.aio import AsyncDermaClient
+    from derma_semantics.client import DermaClient
+    from derma_semantics.conditions import Condition, RiskLevel
+    from derma_semantics.connection import TLS
     from derma_semantics.contract import Triage
     from derma_semantics.diagnosis import Diagnosis, Finding, ServedBundle
     from derma_semantics.errors import DermaError
+    from derma_semantics.saliency import Explanation
+
+CONDITIONS: tuple[Condition, ...]
+"""The seven conditions, in the order of the served model's ``PROBABILITIES``."""
 
 _HOMES = {
-    "AsyncDermaClient": "client",
+    "AsyncDermaClient": "aio",
     "DermaClient": "client",
     "CONDITIONS": "conditions",
     "Condition": "conditions",
@@ -29,16 +35,20 @@ _HOMES = {
     "DermaError": "errors",
     "Diagnosis": "diagnosis",
     "Finding": "diagnosis",
+    "Explanation": "saliency",
     "ServedBundle": "diagnosis",
+    "TLS": "connection",
 }
 
 __all__ = [
     "CONDITIONS",
+    "TLS",
     "AsyncDermaClient",
     "Condition",
     "DermaClient",
     "DermaError",
     "Diagnosis",
+    "Explanation",
     "Finding",
     "RiskLevel",
     "ServedBundle",
@@ -50,7 +60,8 @@ def __getattr__(name: str) -> Any:
     """Import on first use: the server's preprocessing needs this package, but no gRPC."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:

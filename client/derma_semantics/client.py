@@ -4,58 +4,85 @@
         diagnosis = client.classify("lesion.jpg")
         print(diagnosis.top.condition.name, diagnosis.triage)
 
-``AsyncDermaClient`` is the same for asyncio. Images travel encoded, as they are.
+Images travel encoded, as they are. For asyncio, see ``aio``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import closing, suppress
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, overload
+from typing import Literal, overload
 
-import numpy as np
+from tenacity import Retrying
 
-from derma_semantics.contract import PARAMETERS
-from derma_semantics.diagnosis import Diagnosis, ServedBundle, from_outputs
-from derma_semantics.errors import DeadlineExceeded, DermaError
-from derma_semantics.images import ImageLike, encoded
-from derma_semantics.transport import (
-    AsyncTransport,
-    GrpcAsyncTransport,
-    GrpcTransport,
-    Outputs,
-    Transport,
+from derma_semantics import tracing
+from derma_semantics.base import (
+    DEFAULT_RETRY_FOR,
+    DEFAULT_TIMEOUT,
+    DEFAULT_URL,
+    IN_FLIGHT,
+    BaseClient,
+    Images,
+    T,
+    check_question,
+    digest_of,
+    kept,
+    left,
 )
+from derma_semantics.cancellation import pause
+from derma_semantics.connection import TLS, Address
+from derma_semantics.diagnosis import Diagnosis, ServedBundle, from_outputs
+from derma_semantics.errors import DermaError
+from derma_semantics.flow import in_order
+from derma_semantics.images import ImageLike, encoded
+from derma_semantics.saliency import DEFAULT_URL as DEFAULT_SALIENCY_URL
+from derma_semantics.saliency import Explanation, HttpSaliency
+from derma_semantics.transport import GrpcTransport, Outputs, Transport
 
-DEFAULT_URL = "127.0.0.1:8001"
-DEFAULT_TIMEOUT = 30.0
-IN_FLIGHT = 16
+__all__ = [
+    "DEFAULT_SALIENCY_URL",
+    "DEFAULT_TIMEOUT",
+    "DEFAULT_URL",
+    "IN_FLIGHT",
+    "TLS",
+    "DermaClient",
+]
 
-Images: TypeAlias = "list[Any] | tuple[Any, ...]"
 
-
-class DermaClient:
-    """A connection to the service; safe to share between threads.
+class DermaClient(BaseClient):
+    """A connection to the service. Threads may share it, and so may processes forked between calls.
 
     Args:
-        url: host and gRPC port.
+        url: host and gRPC port. Several, as a list or separated by commas, take turns, and so do
+            all addresses of a DNS name; those that do not answer are passed over.
         timeout: seconds that one image may take, unless a call says otherwise.
+        retry_for: for so many of these seconds, an image that finds no server, a model that reloads
+            or a full queue is tried again, after waits that grow to 2 s; 0: never.
+        tls: encrypts the connection; default: plaintext.
+        token: sent with every call as ``authorization: Bearer ...``; in plaintext only to this machine.
+        saliency_url: the sidecar that ``explain`` asks.
         transport: replaces the gRPC connection, for tests.
+        saliency: replaces the connection to the sidecar, for tests.
+
+    Raises:
+        ValueError: an address that is none, or a token that would travel in plaintext.
     """
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: Address = DEFAULT_URL,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        retry_for: float = DEFAULT_RETRY_FOR,
+        tls: TLS | None = None,
+        token: str | None = None,
+        saliency_url: str = DEFAULT_SALIENCY_URL,
         transport: Transport | None = None,
+        saliency: HttpSaliency | None = None,
     ) -> None:
-        self.timeout = timeout
-        self._transport = transport or GrpcTransport(url)
-        self._bundles: dict[str, ServedBundle] = {}
+        super().__init__(timeout, retry_for, token, saliency_url, saliency)
+        self._transport = transport or GrpcTransport(url, tls=tls, token=token)
 
     @overload
     def classify(self, image: ImageLike, *, timeout: float | None = None) -> Diagnosis: ...
@@ -63,11 +90,7 @@ class DermaClient:
     def classify(self, image: Images, *, timeout: float | None = None) -> list[Diagnosis]: ...
     @overload
     def classify(
-        self,
-        image: Images,
-        *,
-        timeout: float | None = None,
-        return_exceptions: Literal[True],
+        self, image: Images, *, timeout: float | None = None, return_exceptions: Literal[True]
     ) -> list[Diagnosis | Exception]: ...
 
     def classify(
@@ -88,166 +111,103 @@ class DermaClient:
 
         Raises:
             InvalidImage: the image cannot be classified; the message says why.
-            ServiceUnavailable, Overloaded, DeadlineExceeded, ServiceError: see ``errors``.
+            ServiceUnavailable, Overloaded: no answer, though it was tried for ``retry_for`` seconds.
+            DeadlineExceeded, ServiceError, InvalidRequest: see ``errors``.
             OSError: a path cannot be read.
+            TypeError, ValueError: no image, or an array of another type or shape.
         """
         if not isinstance(image, (list, tuple)):
             return self._classify(image, timeout)
-        with ThreadPoolExecutor(IN_FLIGHT) as pool:
-            futures = [pool.submit(self._classify, one, timeout) for one in image]
-            try:
-                return [_outcome(future, return_exceptions) for future in futures]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with closing(self.classify_many(image, timeout=timeout)) as answers:
+            return [kept(answer, return_exceptions) for _, answer in answers]
+
+    def classify_many(
+        self, images: Iterable[T], *, in_flight: int = IN_FLIGHT, timeout: float | None = None
+    ) -> Generator[tuple[T, Diagnosis | Exception], None, None]:
+        """Classify any number of images, in order, holding only a few at a time.
+
+        Args:
+            images: what ``classify`` takes, pulled one by one as places get free.
+            in_flight: how many images are under way, or answered and not yet taken, at most.
+            timeout: seconds an image, from when its turn comes.
+
+        Yields:
+            Each image with its diagnosis, or with what ``classify`` would have raised: one bad image
+            does not end the others.
+
+        What ``images`` itself raises ends the iteration. Leaving it early, by ``close()`` or by an error,
+        cancels what is under way.
+
+        Raises:
+            ValueError: ``in_flight`` is below 1.
+        """
+        return in_order(lambda image: self._classify(image, timeout), images, in_flight)
+
+    def explain(
+        self,
+        image: ImageLike,
+        prompt: str | None = None,
+        *,
+        condition: str | None = None,
+        method: str | None = None,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """Ask the saliency sidecar which pixels speak for a text, against the other conditions.
+
+        Args:
+            image: as for ``classify``.
+            prompt: any text; or
+            condition: a condition's code, such as ``"MEL"``.
+            method: how relevance is computed; default: the sidecar's.
+            timeout: seconds, everything included.
+
+        Raises:
+            ValueError: not exactly one of ``prompt`` and ``condition``.
+            DermaError, OSError: as for ``classify``.
+        """
+        check_question(prompt, condition)
+        end = self._end(timeout)
+        data = encoded(image)
+        retrying = Retrying(sleep=pause, **self._policy(end))
+        return retrying(self._ask_saliency, data, prompt, condition, method, end)
 
     def ready(self, *, timeout: float = 5.0) -> bool:
-        """Whether the service can answer now."""
+        """Whether the service can answer now. Asks once, for at most ``timeout`` seconds."""
         return self._transport.ready(timeout)
 
     def bundle(self, *, timeout: float = 5.0) -> ServedBundle:
-        """Which weights the service serves now."""
-        return _served(self._transport.network(timeout))
+        """Which weights the service serves now. Asks once, for at most ``timeout`` seconds.
+
+        Raises:
+            ServiceUnavailable, DeadlineExceeded, ServiceError, AccessDenied: see ``errors``.
+        """
+        return ServedBundle.from_network(self._transport.network(timeout))
 
     def close(self) -> None:
+        """End the connections, and with them what other threads have under way."""
         self._transport.close()
+        self._close_saliency()
 
     def __enter__(self) -> DermaClient:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
 
     def _classify(self, image: ImageLike, timeout: float | None) -> Diagnosis:
-        end = time.monotonic() + (self.timeout if timeout is None else timeout)
-        data = encoded(image)
-        outputs = self._transport.infer(data, _left(end))
-        return from_outputs(outputs, self._bundle_of(_digest(outputs), end))
+        end = self._end(timeout)
+        with tracing.span("derma.classify") as span:
+            data = encoded(image)
+            outputs = Retrying(sleep=pause, **self._policy(end))(self._infer, data, end)
+            digest = digest_of(outputs)
+            span.set_attribute("derma.bundle.digest", digest)
+            if digest not in self._bundles:
+                with suppress(DermaError):  # the answer counts, also when its name cannot be had
+                    served = self.bundle(timeout=left(end))
+                    self._bundles[served.digest] = served
+        return from_outputs(outputs, self._served(digest))
 
-    def _bundle_of(self, digest: str, end: float) -> ServedBundle:
-        """What the service says of ``digest``; the bare digest where it does not say."""
-        if digest not in self._bundles:
-            with suppress(DermaError):  # the answer counts, also when its name cannot be had
-                served = self.bundle(timeout=_left(end))
-                self._bundles[served.digest] = served
-        return self._bundles.get(digest, ServedBundle(digest))
-
-
-class AsyncDermaClient:
-    """The asyncio twin of ``DermaClient``, with the same arguments and errors."""
-
-    def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        transport: AsyncTransport | None = None,
-    ) -> None:
-        self.timeout = timeout
-        self._transport = transport or GrpcAsyncTransport(url)
-        self._bundles: dict[str, ServedBundle] = {}
-
-    @overload
-    async def classify(self, image: ImageLike, *, timeout: float | None = None) -> Diagnosis: ...
-    @overload
-    async def classify(self, image: Images, *, timeout: float | None = None) -> list[Diagnosis]: ...
-    @overload
-    async def classify(
-        self,
-        image: Images,
-        *,
-        timeout: float | None = None,
-        return_exceptions: Literal[True],
-    ) -> list[Diagnosis | Exception]: ...
-
-    async def classify(
-        self,
-        image: ImageLike | Images,
-        *,
-        timeout: float | None = None,
-        return_exceptions: bool = False,
-    ) -> Diagnosis | list[Diagnosis] | list[Diagnosis | Exception]:
-        """Classify one image, or a list of them at once; see ``DermaClient.classify``."""
-        if not isinstance(image, (list, tuple)):
-            return await self._classify(image, timeout)
-        places = asyncio.Semaphore(IN_FLIGHT)
-
-        async def one(item: ImageLike) -> Diagnosis:
-            async with places:
-                return await self._classify(item, timeout)
-
-        tasks = [asyncio.create_task(one(item)) for item in image]
-        try:
-            return await asyncio.gather(*tasks, return_exceptions=return_exceptions)  # type: ignore[return-value]
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def ready(self, *, timeout: float = 5.0) -> bool:
-        """Whether the service can answer now."""
-        return await self._transport.ready(timeout)
-
-    async def bundle(self, *, timeout: float = 5.0) -> ServedBundle:
-        """Which weights the service serves now."""
-        return _served(await self._transport.network(timeout))
-
-    async def close(self) -> None:
-        await self._transport.close()
-
-    async def __aenter__(self) -> AsyncDermaClient:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def _classify(self, image: ImageLike, timeout: float | None) -> Diagnosis:
-        end = time.monotonic() + (self.timeout if timeout is None else timeout)
-        data = await asyncio.to_thread(encoded, image)
-        outputs = await self._transport.infer(data, _left(end))
-        return from_outputs(outputs, await self._bundle_of(_digest(outputs), end))
-
-    async def _bundle_of(self, digest: str, end: float) -> ServedBundle:
-        if digest not in self._bundles:
-            with suppress(DermaError):
-                served = await self.bundle(timeout=_left(end))
-                self._bundles[served.digest] = served
-        return self._bundles.get(digest, ServedBundle(digest))
-
-
-def _outcome(future: Future[Diagnosis], return_exceptions: bool) -> Diagnosis | Exception:
-    try:
-        return future.result()
-    except Exception as exc:
-        if return_exceptions:
-            return exc
-        raise
-
-
-def _left(end: float) -> float:
-    """Seconds until ``end``.
-
-    Raises:
-        DeadlineExceeded: none are left.
-    """
-    if (seconds := end - time.monotonic()) <= 0:
-        raise DeadlineExceeded("the time for this image was over before it was answered")
-    return seconds
-
-
-def _digest(outputs: Outputs) -> str:
-    return bytes(outputs["BUNDLE"].astype(np.uint8)).hex()
-
-
-def _served(network: dict[str, str]) -> ServedBundle:
-    name, digest, _, precision = (network.get(key, "") for key in PARAMETERS)
-    return ServedBundle(digest, name, precision, network["version"])
+    def _infer(self, data: bytes, end: float) -> Outputs:
+        return self._transport.infer(data, left(end))

@@ -35,6 +35,8 @@ class Condition:
         name: what a person reads.
         ham10000_dx: value of ``dx`` in ``HAM10000_metadata.csv``.
         marmal88_dx: value of ``dx`` in the hub data set ``marmal88/skin_cancer``.
+        snomed: SNOMED CT concept of a disorder, where one means the same; None for classes
+            that join several disorders, and where none is known for sure.
         risk: HIGH and PREMALIGNANT conditions add up to ``RISK``.
         prompts: text definitions; their normalised embeddings are averaged.
     """
@@ -43,6 +45,7 @@ class Condition:
     name: str
     ham10000_dx: str
     marmal88_dx: str
+    snomed: str | None
     risk: RiskLevel
     prompts: tuple[str, ...] = field(repr=False)
 
@@ -58,6 +61,7 @@ CONDITIONS: tuple[Condition, ...] = (
         "melanoma",
         "mel",
         "melanoma",
+        "93655004",
         RiskLevel.HIGH,
         (
             "a dermoscopy image of melanoma, a malignant tumour of melanocytes",
@@ -75,6 +79,7 @@ CONDITIONS: tuple[Condition, ...] = (
         "melanocytic nevus",
         "nv",
         "melanocytic_Nevi",
+        "400096001",
         RiskLevel.BENIGN,
         (
             "a dermoscopy image of a melanocytic nevus, a benign mole",
@@ -92,6 +97,7 @@ CONDITIONS: tuple[Condition, ...] = (
         "basal cell carcinoma",
         "bcc",
         "basal_cell_carcinoma",
+        "254701007",
         RiskLevel.HIGH,
         (
             "a dermoscopy image of basal cell carcinoma, a malignant tumour of basal cells",
@@ -109,6 +115,7 @@ CONDITIONS: tuple[Condition, ...] = (
         "actinic keratosis or Bowen's disease",
         "akiec",
         "actinic_keratoses",
+        None,
         RiskLevel.PREMALIGNANT,
         (
             "a dermoscopy image of actinic keratosis, a pre-malignant patch of sun damage",
@@ -126,6 +133,7 @@ CONDITIONS: tuple[Condition, ...] = (
         "benign keratosis",
         "bkl",
         "benign_keratosis-like_lesions",
+        None,
         RiskLevel.BENIGN,
         (
             "a dermoscopy image of a benign keratosis",
@@ -143,6 +151,7 @@ CONDITIONS: tuple[Condition, ...] = (
         "dermatofibroma",
         "df",
         "dermatofibroma",
+        None,
         RiskLevel.BENIGN,
         (
             "a dermoscopy image of a dermatofibroma, a benign fibrous nodule",
@@ -160,6 +169,7 @@ CONDITIONS: tuple[Condition, ...] = (
         "vascular lesion",
         "vasc",
         "vascular_lesions",
+        None,
         RiskLevel.BENIGN,
         (
             "a dermoscopy image of a vascular lesion",

@@ -21,6 +21,9 @@ MIN_SIDE = 32
 MAX_ASPECT = 100
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+# What the client reads too, and sends as a PNG of its pixels; the server knows nothing of it.
+DICOM_SUFFIXES = (".dcm",)
+CLIENT_SUFFIXES = IMAGE_SUFFIXES + DICOM_SUFFIXES
 MAX_BATCH = 32
 # Of PREDICTION_SET: at least this share of the sets holds the true condition.
 SET_COVERAGE = 0.95
@@ -73,3 +76,5 @@ RANDOM_WEIGHTS = "RANDOM WEIGHTS"
 
 # Keys of the network's config parameters: which weights it serves.
 PARAMETERS = ("bundle_name", "bundle_digest", "prompts_digest", "precision")
+# Keys of what it says of them to people, as JSON; a server may lack them.
+FACTS = ("calibration", "card")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import compress
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derma_semantics.conditions import CONDITIONS, Condition, RiskLevel
-from derma_semantics.contract import Triage
+from derma_semantics.contract import FACTS, PARAMETERS, Triage
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,25 @@ class ServedBundle:
 
     ``digest`` came with the answer itself. ``name``, ``precision`` and ``version`` are
     what the server's configuration says of that digest; None where it names another,
-    as it can for the answers in flight during a roll-out.
+    as it can for the answers in flight during a roll-out. So too ``calibration``
+    (thresholds, targets and what they achieved, with counts), ``card`` (licence, data,
+    figures and limits), both None where the server states none, and ``prompts_digest``.
     """
 
     digest: str
     name: str | None = None
     precision: str | None = None
     version: str | None = None
+    calibration: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    card: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    prompts_digest: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_network(cls, network: Mapping[str, str]) -> ServedBundle:
+        """Read the network's config parameters and the ``version`` that serves with them."""
+        name, digest, prompts, precision = (network.get(key, "") for key in PARAMETERS)
+        calibration, card = (_stated(network.get(key, "")) for key in FACTS)
+        return cls(digest, name, precision, network["version"], calibration, card, prompts)
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,15 @@ class Diagnosis:
             "precision": self.bundle.precision,
             "version": self.bundle.version,
         }
+
+
+def _stated(text: str) -> dict[str, Any] | None:
+    """A JSON object; None where there is none, or another thing."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def from_outputs(outputs: Mapping[str, NDArray[Any]], bundle: ServedBundle) -> Diagnosis:

@@ -9,6 +9,7 @@
     │   ├── ImageTooSmall
     │   └── ImageTooNarrow      a strip, not a photograph
     ├── InvalidRequest          the server refused the request for another reason
+    │   └── AccessDenied        no token or certificate, or one without the right
     ├── ServiceError            the server failed while it answered
     ├── ServiceUnavailable      no server, or the model is not ready
     │   └── Overloaded          the queue is full: try later
@@ -57,6 +58,10 @@ class ImageTooNarrow(InvalidImage):
 
 class InvalidRequest(DermaError):
     """The server refused the request."""
+
+
+class AccessDenied(InvalidRequest):
+    """The server does not serve this caller: the token or certificate is missing, wrong or expired."""
 
 
 class ServiceError(DermaError):

@@ -2,6 +2,7 @@
 
 encoded("lesion.jpg")           # the file as it is
 encoded(pixels)                 # uint8 (H, W, 3): preprocessed, as a small PNG
+encoded("lesion.dcm")           # DICOM: its pixels alone, in the same way
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from derma_semantics.contract import DICOM_SUFFIXES
+from derma_semantics.dicom import is_dicom, to_image
 from derma_semantics.preprocess import check_encoded, preprocess_image
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 
 
 def encoded(image: ImageLike) -> bytes:
-    """The bytes to send: files as they are; pixels preprocessed, as a small PNG.
+    """The bytes to send: files as they are; pixels, and those of DICOM files, preprocessed, as a small PNG.
 
-    Preprocessing leaves such a PNG unchanged, so pixels get the answer their file would get.
+    Preprocessing leaves such a PNG unchanged, so pixels get the answer their file would get. Of a
+    DICOM file nothing but the pixels is sent.
 
     Raises:
         InvalidImage: nothing that the service would accept.
@@ -40,8 +44,15 @@ def encoded(image: ImageLike) -> bytes:
         data = _png(_from_array(image))
     else:
         raise TypeError(f"expected a path, bytes, Pillow image or array, got {type(image).__name__}")
+    # A file that calls itself DICOM and is not is refused here: it may name the patient all the same.
+    if is_dicom(data) or _called_dicom(image):
+        data = _png(to_image(data))
     check_encoded(data)
     return data
+
+
+def _called_dicom(image: ImageLike) -> bool:
+    return isinstance(image, (str, os.PathLike)) and Path(image).suffix.lower() in DICOM_SUFFIXES
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:

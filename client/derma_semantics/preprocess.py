@@ -93,15 +93,37 @@ def resize_and_crop(image: Image.Image) -> NDArray[np.uint8]:
     Returns:
         uint8, shape (224, 224, 3).
     """
-    width, height = image.size
-    short = min(width, height)
-    # torchvision truncates the longer side and rounds the crop's corner; so do we.
-    size = (IMAGE_SIZE * width // short, IMAGE_SIZE * height // short)
+    size = _resized(image.size)
+    left, top = _corner(size)
     if size != image.size:
         image = image.resize(size, Image.Resampling.BICUBIC)
-    left = round((size[0] - IMAGE_SIZE) / 2)
-    top = round((size[1] - IMAGE_SIZE) / 2)
     return np.asarray(image.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE)))
+
+
+def crop_box(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The rectangle of an upright photograph that becomes the 224 x 224 pixels.
+
+    Args:
+        size: the photograph's width and height.
+
+    Returns:
+        left, top, right, bottom, in the photograph's pixels; fractions of a pixel occur.
+    """
+    resized = _resized(size)
+    left, top = _corner(resized)
+    across, down = size[0] / resized[0], size[1] / resized[1]
+    return left * across, top * down, (left + IMAGE_SIZE) * across, (top + IMAGE_SIZE) * down
+
+
+def _resized(size: tuple[int, int]) -> tuple[int, int]:
+    """224 on the shorter side; torchvision truncates the longer one, and so do we."""
+    short = min(size)
+    return IMAGE_SIZE * size[0] // short, IMAGE_SIZE * size[1] // short
+
+
+def _corner(resized: tuple[int, int]) -> tuple[int, int]:
+    """Left and top of the central 224 x 224; torchvision rounds them, and so do we."""
+    return round((resized[0] - IMAGE_SIZE) / 2), round((resized[1] - IMAGE_SIZE) / 2)
 
 
 def _open(data: bytes) -> Image.Image:

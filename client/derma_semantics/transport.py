@@ -8,32 +8,50 @@ Protocol: KServe v2 as Triton serves it, with its model-repository extension.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import struct
 import time
 from collections.abc import Awaitable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Protocol
 
-import numpy as np
-import tritonclient.grpc as triton
-import tritonclient.grpc.aio as triton_aio
+import grpc  # type: ignore[import-untyped]
+import grpc.aio  # type: ignore[import-untyped]
+from google.protobuf.json_format import MessageToDict
 from numpy.typing import NDArray
+from tritonclient.grpc import InferResult
+from tritonclient.grpc import service_pb2 as messages
 from tritonclient.utils import InferenceServerException
 
-from derma_semantics import errors
+from derma_semantics import errors, tracing
+from derma_semantics.admin import GRPC_HEADER, admin_key
+from derma_semantics.cancellation import under_way
+from derma_semantics.channel import Channel
+from derma_semantics.connection import TLS, Address, Connection
 from derma_semantics.contract import CLASSIFIER, NETWORK
 
 Outputs = dict[str, NDArray[Any]]
 
+_METADATA = messages.ModelMetadataRequest(name=NETWORK.name)
+_READY = messages.ModelReadyRequest(name=CLASSIFIER.name)
+_OUTPUTS = [messages.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in CLASSIFIER.outputs]
+
+METHOD = "inference.GRPCInferenceService/ModelInfer"
 # What Triton says when its queue is full or a request waited there too long.
 _BEHIND = re.compile(r"maximum queue size|request timeout expired", re.IGNORECASE)
 # What it says, with status INTERNAL, once a Python model's process has died.
 _DEAD = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
+# What it says, with status UNAVAILABLE, of a method that needs the admin key.
+_CLOSED = re.compile(r"protocol is restricted", re.IGNORECASE)
 
 
 class Transport(Protocol):
-    """What ``DermaClient`` needs of a connection; tests inject their own."""
+    """What ``DermaClient`` needs of a connection; tests inject their own.
+
+    ``infer`` may wait within ``cancellation.under_way``, so that another thread can end it.
+    """
 
     def infer(self, image: bytes, timeout: float) -> Outputs: ...
     def network(self, timeout: float) -> dict[str, str]: ...
@@ -51,162 +69,212 @@ class AsyncTransport(Protocol):
 
 
 class GrpcTransport:
-    """A blocking connection to one Triton server. Safe to share between threads."""
+    """Blocking calls to Triton. Safe to share between threads, and with processes forked between calls.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._client = triton.InferenceServerClient(url)
+    Args, Raises: see ``Connection``.
+    """
+
+    def __init__(self, url: Address, *, tls: TLS | None = None, token: str | None = None) -> None:
+        self._channel = Channel(Connection(url, tls, token), grpc)
+        self.url = str(self._channel)
 
     def infer(self, image: bytes, timeout: float) -> Outputs:
         """Send one encoded image; returns every output without its batch axis."""
-        with translated(self.url):
-            result = self._client.infer(
-                CLASSIFIER.name, [_input(image)], outputs=_outputs(), client_timeout=timeout
-            )
-        return _arrays(result)
+        with _traced(self._channel) as metadata:
+            call = self._channel.stub.ModelInfer.future(_request(image), timeout=timeout, metadata=metadata)
+            with under_way(call.cancel):
+                return _arrays(call.result())
 
     def network(self, timeout: float) -> dict[str, str]:
         """The network's config parameters, and the ``version`` that serves with them."""
         end = time.monotonic() + timeout
+        stub, metadata = self._channel.stub, self._channel.metadata
         with translated(self.url):
-            meta = self._client.get_model_metadata(NETWORK.name, as_json=True, client_timeout=timeout)
-            version = _newest(meta)
-            config = self._client.get_model_config(
-                NETWORK.name, version, as_json=True, client_timeout=max(0.0, end - time.monotonic())
-            )
-        return _network(config, version)
+            meta = stub.ModelMetadata(_METADATA, timeout=timeout, metadata=metadata)
+            asked = messages.ModelConfigRequest(name=NETWORK.name, version=_newest(meta))
+            config = stub.ModelConfig(asked, timeout=max(0.0, end - time.monotonic()), metadata=metadata)
+        return _network(config, asked.version)
 
     def ready(self, timeout: float) -> bool:
         """Whether the public model can answer; False too where no server listens."""
         try:
             with translated(self.url):
-                return bool(self._client.is_model_ready(CLASSIFIER.name, client_timeout=timeout))
+                return bool(
+                    self._channel.stub.ModelReady(
+                        _READY, timeout=timeout, metadata=self._channel.metadata
+                    ).ready
+                )
         except (errors.ServiceUnavailable, errors.DeadlineExceeded):
             return False
 
     def close(self) -> None:
-        self._client.close()
+        if channel := self._channel.release():
+            channel.close()
 
 
 class GrpcAsyncTransport:
-    """The asyncio twin of ``GrpcTransport``; it connects in the loop that first uses it."""
+    """The asyncio twin of ``GrpcTransport``; it connects in the event loop that uses it."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    @cached_property
-    def _client(self) -> Any:
-        return triton_aio.InferenceServerClient(self.url)
+    def __init__(self, url: Address, *, tls: TLS | None = None, token: str | None = None) -> None:
+        self._channel = Channel(Connection(url, tls, token), grpc.aio, asyncio.get_running_loop)
+        self.url = str(self._channel)
 
     async def infer(self, image: bytes, timeout: float) -> Outputs:
-        with translated(self.url):
-            result = await self._client.infer(
-                CLASSIFIER.name, [_input(image)], outputs=_outputs(), client_timeout=timeout
-            )
-        return _arrays(result)
+        with _traced(self._channel) as metadata:
+            call = self._channel.stub.ModelInfer(_request(image), timeout=timeout, metadata=metadata)
+            return _arrays(await call)
 
     async def network(self, timeout: float) -> dict[str, str]:
         end = time.monotonic() + timeout
+        stub, metadata = self._channel.stub, self._channel.metadata
         with translated(self.url):
-            meta = await self._client.get_model_metadata(NETWORK.name, as_json=True, client_timeout=timeout)
-            version = _newest(meta)
-            config = await self._client.get_model_config(
-                NETWORK.name, version, as_json=True, client_timeout=max(0.0, end - time.monotonic())
+            meta = await stub.ModelMetadata(_METADATA, timeout=timeout, metadata=metadata)
+            asked = messages.ModelConfigRequest(name=NETWORK.name, version=_newest(meta))
+            config = await stub.ModelConfig(
+                asked, timeout=max(0.0, end - time.monotonic()), metadata=metadata
             )
-        return _network(config, version)
+        return _network(config, asked.version)
 
     async def ready(self, timeout: float) -> bool:
         try:
             with translated(self.url):
-                return bool(await self._client.is_model_ready(CLASSIFIER.name, client_timeout=timeout))
+                answer = await self._channel.stub.ModelReady(
+                    _READY, timeout=timeout, metadata=self._channel.metadata
+                )
+                return bool(answer.ready)
         except (errors.ServiceUnavailable, errors.DeadlineExceeded):
             return False
 
     async def close(self) -> None:
-        await self._client.close()
+        if channel := self._channel.release():
+            await channel.close()
 
 
 class ModelControl:
-    """What operators do to a server's models: list, load, unload, inspect."""
+    """What operators do to a server's models: list, load, unload, inspect.
 
-    def __init__(self, url: str, *, timeout: float = 120.0) -> None:
-        self.url = url
+    Args:
+        timeout: seconds, for each call.
+        key: the server's admin key; default: ``admin_key()``. It is sent only where nobody else can read it.
+
+    The other arguments, and what is raised: see ``Connection``; AccessDenied without the key.
+    """
+
+    def __init__(
+        self,
+        url: Address,
+        *,
+        timeout: float = 120.0,
+        tls: TLS | None = None,
+        token: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        connection = Connection(url, tls, token)
+        self._channel = Channel(connection, grpc)
+        key = key or admin_key()
+        self._key = ((GRPC_HEADER, key),) if key and connection.private else ()
+        self.url = str(self._channel)
         self.timeout = timeout
-        self._client = triton.InferenceServerClient(url)
 
     def load(self, model: str) -> None:
         """Load or reload a model; returns when the new version serves."""
-        with translated(self.url):
-            self._client.load_model(model, client_timeout=self.timeout)
+        self._ask("RepositoryModelLoad", messages.RepositoryModelLoadRequest(model_name=model))
 
     def unload(self, model: str) -> None:
-        with translated(self.url):
-            self._client.unload_model(model, client_timeout=self.timeout)
+        self._ask("RepositoryModelUnload", messages.RepositoryModelUnloadRequest(model_name=model))
 
     def index(self) -> list[dict[str, str]]:
         """Every known model version: ``name``, ``version``, ``state``, ``reason``."""
-        with translated(self.url):
-            answer = self._client.get_model_repository_index(as_json=True, client_timeout=self.timeout)
+        answer = self._ask("RepositoryIndex", messages.RepositoryIndexRequest())
         return [{"version": "", "state": "", "reason": "", **row} for row in answer.get("models", [])]
 
     def instances(self, model: str) -> int:
         """How many instances of a model its configuration asks for."""
-        with translated(self.url):
-            config = self._client.get_model_config(model, as_json=True, client_timeout=self.timeout)
-        return sum(int(group.get("count", 1)) for group in config["config"].get("instance_group", []))
+        answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=model))
+        return sum(int(group.get("count", 1)) for group in answer["config"].get("instance_group", []))
+
+    def statistics(self) -> dict[str, Any]:
+        """The server's counters since it started; 64-bit numbers are text, zeros are left out."""
+        return self._ask("ModelStatistics", messages.ModelStatisticsRequest())
 
     def server(self) -> dict[str, Any]:
         """The server's name, version and extensions."""
-        with translated(self.url):
-            answer = self._client.get_server_metadata(as_json=True, client_timeout=self.timeout)
-        return dict(answer)
+        return self._ask("ServerMetadata", messages.ServerMetadataRequest())
 
     def close(self) -> None:
-        self._client.close()
+        if channel := self._channel.release():
+            channel.close()
+
+    def _ask(self, method: str, request: Any) -> dict[str, Any]:
+        with translated(self.url):
+            call = getattr(self._channel.stub, method)
+            metadata = (*self._channel.metadata, *self._key)
+            answer = call(request, timeout=self.timeout, metadata=metadata)
+        return dict(MessageToDict(answer, preserving_proto_field_name=True))
 
 
 @contextmanager
 def translated(url: str) -> Iterator[None]:
-    """Turn gRPC errors into this package's."""
+    """Turn gRPC's errors, and those of Triton's own client, into this package's."""
     try:
         yield
+    except grpc.FutureCancelledError as exc:
+        raise CancelledError from exc
+    except grpc.RpcError as exc:
+        raise _translate(url, exc.code().name, exc.details() or "") from exc
     except InferenceServerException as exc:
-        raise _translate(url, exc.status() or "", exc.message() or str(exc)) from exc
+        status = (exc.status() or "").removeprefix("StatusCode.")
+        raise _translate(url, status, exc.message() or str(exc)) from exc
 
 
-def _translate(url: str, status: str, message: str) -> errors.DermaError:
-    code = status.removeprefix("StatusCode.")
+@contextmanager
+def _traced(channel: Channel) -> Iterator[tuple[tuple[str, str], ...]]:
+    """One inference, as OpenTelemetry's conventions for RPC describe it; yields its metadata."""
+    about = {"rpc.system.name": "grpc", "rpc.method": METHOD, "server.address": str(channel)}
+    with tracing.span(METHOD, about, tracing.CLIENT) as span, translated(str(channel)):
+        try:
+            yield channel.metadata
+            span.set_attribute("rpc.response.status_code", "OK")
+        except grpc.RpcError as exc:
+            span.set_attribute("rpc.response.status_code", exc.code().name)
+            raise
+
+
+def _translate(url: str, code: str, message: str) -> errors.DermaError:
     if code == "INVALID_ARGUMENT":
         return errors.from_wire(message) or errors.InvalidRequest(message)
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or _CLOSED.search(message):
+        return errors.AccessDenied(f"{url} refused the caller: {message}")
     if code == "DEADLINE_EXCEEDED":
         return errors.DeadlineExceeded(f"{url} did not answer in time")
     if code == "RESOURCE_EXHAUSTED" or _BEHIND.search(message):
         return errors.Overloaded(f"{url} is overloaded: {message}")
-    if code in ("UNAVAILABLE", "NOT_FOUND") or _DEAD.search(message):
+    if code in ("UNAVAILABLE", "NOT_FOUND", "CANCELLED") or _DEAD.search(message):
         return errors.ServiceUnavailable(f"{url} is not available: {message}")
     return errors.ServiceError(f"{url} failed ({code or 'no status'}): {message}")
 
 
-def _input(image: bytes) -> triton.InferInput:
-    tensor = triton.InferInput("IMAGE", [1, 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[image]], dtype=np.object_))
-    return tensor
+def _request(image: bytes) -> Any:
+    """BYTES travel with their length before them, in four bytes, little-endian."""
+    tensor = messages.ModelInferRequest.InferInputTensor(name="IMAGE", datatype="BYTES", shape=[1, 1])
+    return messages.ModelInferRequest(
+        model_name=CLASSIFIER.name,
+        inputs=[tensor],
+        outputs=_OUTPUTS,
+        raw_input_contents=[struct.pack("<I", len(image)) + image],
+    )
 
 
-def _outputs() -> list[triton.InferRequestedOutput]:
-    return [triton.InferRequestedOutput(name) for name in CLASSIFIER.outputs]
-
-
-def _arrays(result: Any) -> Outputs:
+def _arrays(response: Any) -> Outputs:
+    result = InferResult(response)
     return {name: result.as_numpy(name)[0] for name in CLASSIFIER.outputs}
 
 
-def _newest(meta: dict[str, Any]) -> str:
+def _newest(meta: Any) -> str:
     """The highest version that serves."""
-    return str(max((int(version) for version in meta.get("versions", [])), default=""))
+    return str(max(map(int, meta.versions), default=""))
 
 
-def _network(config: dict[str, Any], version: str) -> dict[str, str]:
-    parameters = config["config"].get("parameters", {})
-    values = {key: value.get("string_value", "") for key, value in parameters.items()}
+def _network(answer: Any, version: str) -> dict[str, str]:
+    values = {key: value.string_value for key, value in answer.config.parameters.items()}
     return {**values, "version": version}

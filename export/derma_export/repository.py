@@ -22,14 +22,17 @@ from google.protobuf import text_format
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
+from derma_export.facts import facts
 from derma_export.lock import locked
 from derma_semantics.conditions import CODES
-from derma_semantics.contract import MODELS, NETWORK, Model
+from derma_semantics.contract import FACTS, MODELS, NETWORK, Model
 from derma_training.bundle import Bundle
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_repository"
 GRAPH = "model.onnx"
 MANIFEST = "manifest.json"
+# A quoted value in a configuration.
+STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 
 
 def prepare(repository: Path) -> None:
@@ -75,12 +78,13 @@ def newest(repository: Path) -> dict[str, Any] | None:
 
 
 def parameters(bundle: Bundle, precision: str) -> dict[str, str]:
-    """Values of ``contract.PARAMETERS`` for the network's configuration."""
+    """Values of ``contract.PARAMETERS`` and ``contract.FACTS`` for the network's configuration."""
     return {
         "bundle_name": bundle.name,
         "bundle_digest": bundle.digest,
         "prompts_digest": bundle.prompts_digest,
         "precision": precision,
+        **facts(bundle),
     }
 
 
@@ -147,14 +151,18 @@ def install(
 def stamp(text: str, values: Mapping[str, str], embedding_size: int) -> str:
     """Put the bundle's values into a configuration's text.
 
+    ``FACTS`` are added where a configuration, written before they were, lacks them.
+
     Raises:
-        ValueError: the text lacks one of them.
+        ValueError: the text lacks another of them.
     """
     expected = _parse(text)
     for key, value in values.items():
+        if key in FACTS and key not in expected.parameters:
+            text = f'{text.rstrip()}\nparameters {{ key: "{key}" value {{ string_value: "" }} }}\n'
         expected.parameters[key].string_value = value
-        pattern = rf'(key:\s*"{key}"\s*value\s*\{{\s*string_value:\s*")[^"]*(")'
-        text = re.sub(pattern, lambda m, v=value: f"{m[1]}{v}{m[2]}", text)  # type: ignore[misc]
+        pattern = rf'(key:\s*"{key}"\s*value\s*\{{\s*string_value:\s*){STRING}'
+        text = re.sub(pattern, lambda m, v=value: m[1] + _quoted(v), text)  # type: ignore[misc]
     for output in expected.output:
         if output.name == "EMBEDDING":
             output.dims[:] = [embedding_size]
@@ -162,6 +170,13 @@ def stamp(text: str, values: Mapping[str, str], embedding_size: int) -> str:
     if _parse(text) != expected:
         raise ValueError(f"config.pbtxt must declare EMBEDDING and the parameters {', '.join(values)}")
     return text
+
+
+def _quoted(value: str) -> str:
+    """As protobuf's text format reads it; in single quotes where that keeps JSON legible."""
+    quote = "'" if '"' in value else '"'
+    escaped = value.replace("\\", r"\\").replace(quote, f"\\{quote}").replace("\n", r"\n")
+    return f"{quote}{escaped}{quote}"
 
 
 def _configurations(model: Path) -> list[Path]:

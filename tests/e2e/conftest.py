@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -21,6 +22,9 @@ from derma_semantics import DermaClient
 from derma_training.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[2]
+PORTS = ("http", "grpc", "metrics", "saliency")
+# Services that tests start take it, and so do the tools that they run.
+os.environ["DERMA_ADMIN_KEY"] = secrets.token_urlsafe(32)
 LAUNCHER = [sys.executable, str(ROOT / "deploy" / "launcher.py")]
 
 
@@ -41,17 +45,18 @@ class Service:
     def http(self) -> str:
         return f"http://127.0.0.1:{self.ports['http']}"
 
+    @property
+    def saliency(self) -> str:
+        return f"http://127.0.0.1:{self.ports['saliency']}"
+
     def processes(self) -> list[tuple[int, str]]:
         """Living processes of the server this launcher started: id and command line."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(self.state) in command and "launcher.py" not in command:
-                found.append((int(process.name), command))
-        return found
+        return [found for found in commands(str(self.state)) if "launcher.py" not in found[1]]
+
+    def sidecars(self) -> list[int]:
+        """Process ids of the saliency sidecar."""
+        found = commands(f"--port={self.ports['saliency']}")
+        return [pid for pid, command in found if "derma_saliency serve" in command]
 
     def segments(self) -> list[str]:
         return [p.name for p in Path("/dev/shm").glob(f"derma_{self.ports['grpc']}_*")]
@@ -61,12 +66,25 @@ class Service:
         return next(pid for pid, command in self.processes() if f" {instance} " in command)
 
 
+def commands(part: str) -> list[tuple[int, str]]:
+    """Living processes whose command line holds ``part``: id and command line."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if part in command:
+            found.append((int(process.name), command))
+    return found
+
+
 def free_ports() -> dict[str, int]:
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
         for one in sockets:
             one.bind(("127.0.0.1", 0))
-        return dict(zip(("http", "grpc", "metrics"), (s.getsockname()[1] for s in sockets), strict=True))
+        return dict(zip(PORTS, (s.getsockname()[1] for s in sockets), strict=True))
 
 
 def until(condition: Callable[[], object], seconds: float, what: str) -> object:
@@ -79,9 +97,9 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> object:
     return value
 
 
-def start(repository: Path, state: Path) -> Service:
+def start(repository: Path, state: Path, *more: str) -> Service:
     ports = free_ports()
-    options = [f"--{name}-port={port}" for name, port in ports.items()]
+    options = [*more, *(f"--{name}-port={port}" for name, port in ports.items())]
     launcher = subprocess.Popen(
         [*LAUNCHER, "serve", f"--repository={repository}", f"--state={state}", *options],
         stdout=subprocess.PIPE,
@@ -89,18 +107,13 @@ def start(repository: Path, state: Path) -> Service:
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    service = Service(launcher, repository, state, ports)
-    until(
-        lambda: (
-            ((state / "service.json").is_file() and DermaClient(service.url).ready(timeout=1))
-            or launcher.poll()
-        ),
-        120,
-        "the service is ready",
-    )
-    if launcher.poll() is not None:
-        pytest.fail(f"the launcher ended:\n{launcher.stdout.read()}")
-    return service
+    said = []
+    for line in launcher.stdout:  # it has a deadline of its own
+        said.append(line)
+        if line.startswith("ready;"):
+            return Service(launcher, repository, state, ports)
+    launcher.wait(60)
+    pytest.fail(f"the launcher ended:\n{''.join(said)}")
 
 
 def stop(service: Service) -> str:
@@ -122,12 +135,24 @@ def launcher() -> list[str]:
 
 
 @pytest.fixture
-def another_service(repository: Path, tmp_path: Path) -> Iterator[Service]:
+def start_service(repository: Path, tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Starts services with options of the launcher; the test may end them itself."""
+    services = []
+
+    def begin(*options: str, models: Path = repository) -> Service:
+        services.append(start(models, tmp_path / f"state{len(services)}", *options))
+        return services[-1]
+
+    yield begin
+    for service in services:
+        if service.launcher.poll() is None:
+            stop(service)
+
+
+@pytest.fixture
+def another_service(start_service: Callable[..., Service]) -> Service:
     """One that the test ends itself."""
-    service = start(repository, tmp_path / "state")
-    yield service
-    if service.launcher.poll() is None:
-        stop(service)
+    return start_service()
 
 
 @pytest.fixture

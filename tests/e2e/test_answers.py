@@ -14,6 +14,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from derma_semantics import AsyncDermaClient
+from derma_semantics.admin import GRPC_HEADER, admin_key
 from derma_semantics.conditions import CODES
 from derma_semantics.errors import (
     CorruptImage,
@@ -123,7 +124,8 @@ def tiny_png():
 
 def executions(raw, model):
     """How many images a model answered, and in how many runs."""
-    (stats,) = raw.get_inference_statistics(model, as_json=True)["model_stats"]
+    key = {GRPC_HEADER: admin_key()}
+    (stats,) = raw.get_inference_statistics(model, headers=key, as_json=True)["model_stats"]
     return int(stats["inference_count"]), int(stats["execution_count"])
 
 

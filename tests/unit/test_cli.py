@@ -1,6 +1,11 @@
 """``derma``: what it prints and how it exits, without a server."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import click.testing
 import pytest
@@ -19,30 +24,33 @@ def diagnosis(triage=Triage.ROUTINE, top="NV", risk=0.1, bundle="mini"):
     return Diagnosis(findings, risk, triage, tuple(ranked[:2]), None, served)
 
 
+class FakeClient:
+    """Its answers are given by file name."""
+
+    def __init__(self, answers):
+        self.answers = answers
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def classify_many(self, paths):
+        return ((path, self.answers[path.name]) for path in paths)
+
+
 @pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Run ``derma`` with a client whose answers are given by file name."""
+def run(tmp_path):
+    """Run ``derma classify`` on files for which a client has these answers."""
 
-    def invoke(answers, *arguments):
-        class Client:
-            def __init__(self, url, timeout):
-                pass
-
-            def __enter__(self):
-                return self
-
-            def __exit__(self, *_):
-                pass
-
-            def classify(self, paths, return_exceptions):
-                assert return_exceptions
-                return [answers[path.name] for path in paths]
-
-        monkeypatch.setattr(cli, "DermaClient", Client)
+    def invoke(answers, *arguments, **more):
         for name in answers:
             (tmp_path / name).write_bytes(b"x")
         given = [str(tmp_path / a) if a in answers or a == "." else a for a in arguments]
-        return click.testing.CliRunner().invoke(cli.main, ["classify", *given])
+        return click.testing.CliRunner().invoke(
+            cli.main, ["classify", *given], obj=lambda *_, **options: FakeClient(answers), **more
+        )
 
     return invoke
 
@@ -119,6 +127,81 @@ def test_overload_is_the_image_s_failure(run):
     assert run({"a.jpg": Overloaded("queue full")}, "a.jpg").exit_code == 1
 
 
+@pytest.mark.parametrize(("value", "coloured"), [(None, True), ("", True), ("1", False), ("0", False)])
+def test_no_color_is_respected_on_a_terminal(run, value, coloured):
+    """https://no-color.org: any value but the empty one."""
+    answers = {"a.jpg": diagnosis(Triage.URGENT, risk=0.9), "b.jpg": CorruptImage("damaged")}
+    result = run(answers, "a.jpg", "b.jpg", color=True, env={"NO_COLOR": value})
+    assert ("\x1b[31m" in result.stdout, "\x1b[31m" in result.stderr) == (coloured, coloured)
+    assert "HIGH RISK" in result.stdout and "damaged" in result.stderr
+
+
+def test_reports_of_dicom_images(run, tmp_path, monkeypatch):
+    """Only for answers; a report that cannot be written is the image's failure."""
+    asked = []
+
+    def reported(path, answer, folder):
+        asked.append((path.name, folder))
+        return OSError("no space") if path.name == "b.dcm" else answer
+
+    monkeypatch.setattr("derma_semantics.commands.classify.reported", reported)
+    answers = {"a.dcm": diagnosis(), "b.dcm": diagnosis(), "c.dcm": CorruptImage("damaged")}
+    result = run(answers, *answers, "--sr", tmp_path / "reports", "--json")
+    assert result.exit_code == 1
+    assert asked == [("a.dcm", tmp_path / "reports"), ("b.dcm", tmp_path / "reports")]
+    lines = [json.loads(line) for line in result.output.splitlines()]
+    assert [line.get("error") for line in lines] == [None, "OSError", "CorruptImage"]
+
+
+def test_the_connection_is_handed_to_the_client(tmp_path, monkeypatch):
+    monkeypatch.setattr("derma_semantics.commands.options.TLS", SimpleNamespace)
+    (tmp_path / "token").write_text("secret\n")
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tmp_path / name).write_text("PEM")
+    given = {}
+
+    def client(url, **options):
+        given.update(options, url=url)
+        return FakeClient({"token": diagnosis()})
+
+    options = ["--url", "a:1,b:2", "--timeout", "3", "--token-file", tmp_path / "token"]
+    options += ["--tls-name", "triton.clinic", "--cert", tmp_path / "cert.pem", "--key", tmp_path / "key.pem"]
+    env = {"DERMA_CA": str(tmp_path / "ca.pem"), "DERMA_TOKEN": "other"}
+    arguments = ["classify", tmp_path / "token", *options, "--saliency-url", "http://c:3"]
+    result = click.testing.CliRunner().invoke(cli.main, list(map(str, arguments)), obj=client, env=env)
+    assert result.exit_code == 0, result.output
+    assert (given["url"], given["timeout"], given["token"]) == ("a:1,b:2", 3.0, "secret")
+    assert given["saliency_url"] == "http://c:3"
+    tls = given["tls"]
+    assert [tls.ca, tls.certificate, tls.key] == [tmp_path / f"{n}.pem" for n in ("ca", "cert", "key")]
+    assert tls.name == "triton.clinic"
+
+
+def test_no_tls_unless_asked_for_and_the_token_from_the_environment(run, tmp_path):
+    given = {}
+
+    def client(url, **options):
+        given.update(options, url=url)
+        return FakeClient({"a.jpg": diagnosis()})
+
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    arguments = ["classify", str(tmp_path / "a.jpg")]
+    for more, tls in (([], False), (["--tls"], True)):
+        click.testing.CliRunner().invoke(cli.main, [*arguments, *more], obj=client, env={"DERMA_TOKEN": "t"})
+        assert (given["token"], given["tls"] is not None) == ("t", tls)
+
+
+def test_a_certificate_needs_its_key(run, tmp_path):
+    (tmp_path / "cert.pem").write_text("PEM")
+    result = run({"a.jpg": diagnosis()}, "a.jpg", "--cert", str(tmp_path / "cert.pem"))
+    assert result.exit_code == 2 and "both, certificate and key" in result.output
+
+
+def test_no_option_takes_a_token():
+    """Everybody on a machine can read command lines."""
+    assert "--token " not in click.testing.CliRunner().invoke(cli.main, ["classify", "--help"]).output
+
+
 def test_status_of_no_server_exits_3():
     result = click.testing.CliRunner().invoke(cli.main, ["status", "--url", "127.0.0.1:1"])
     assert result.exit_code == 3
@@ -128,3 +211,62 @@ def test_status_of_no_server_exits_3():
 def test_help_teaches():
     output = click.testing.CliRunner().invoke(cli.main, ["--help"]).output
     assert "    derma classify photos/ --json\n" in output
+
+
+def test_every_command_is_there_and_says_json():
+    runner = click.testing.CliRunner()
+    assert {*cli.main.commands} == {
+        "app",
+        "bulk",
+        "classify",
+        "completion",
+        "evaluate",
+        "explain",
+        "status",
+    }
+    for name in ("bulk", "classify", "evaluate", "explain", "status"):
+        assert "--json" in runner.invoke(cli.main, [name, "--help"]).output
+
+
+def complete(words, shell="bash"):
+    """What the shell would be offered after these words."""
+    env = {**os.environ, "_DERMA_COMPLETE": f"{shell}_complete", "COMP_WORDS": " ".join(words)}
+    env["COMP_CWORD"] = str(len(words) - 1)
+    command = [sys.executable, "-c", "from derma_semantics.cli import main; main(prog_name='derma')"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.splitlines()
+
+
+def test_completion_offers_commands_options_and_values():
+    assert complete(["derma", "e"]) == ["plain,evaluate", "plain,explain"]
+    assert "plain,--embeddings" in complete(["derma", "bulk", "--emb"])
+    assert complete(["derma", "explain", "--condition", "B"]) == ["plain,BCC", "plain,BKL"]
+    assert "file," in complete(["derma", "evaluate", "--truth", ""])
+    assert complete(["derma", "ev"], "zsh")[:2] == ["plain", "evaluate"]
+
+
+@pytest.mark.parametrize(("shell", "begins"), [("bash", "_derma_completion()"), ("zsh", "#compdef derma")])
+def test_completion_script(shell, begins):
+    result = click.testing.CliRunner().invoke(cli.main, ["completion", shell])
+    assert result.exit_code == 0
+    assert result.stdout.startswith(begins)
+    assert f"_DERMA_COMPLETE={shell}_complete" in result.stdout
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion_script_runs_in_bash(tmp_path):
+    """The script, in a real bash, completes a command."""
+    script = click.testing.CliRunner().invoke(cli.main, ["completion", "bash"]).stdout
+    derma = tmp_path / "derma"
+    derma.write_text(f'#!/bin/sh\nexec {sys.executable} -m derma_semantics "$@"\n')
+    derma.chmod(0o755)
+    (tmp_path / "derma.bash").write_text(script)
+    (tmp_path / "try.bash").write_text(
+        "source derma.bash\nCOMP_WORDS=(derma cla)\nCOMP_CWORD=1\n"
+        "eval \"$(complete -p derma | sed -E 's/.*-F ([^ ]+) .*/\\1/') ./derma\"\n"
+        'echo "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "try.bash"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "classify"

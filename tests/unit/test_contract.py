@@ -144,7 +144,7 @@ def test_committed_config_describes_the_committed_bundle(model, profile, mini):
     served = {key: value for key, value in served.items() if key not in CUDA_PARAMETERS}
     precision = read_config(model).parameters["precision"].string_value
     assert served == parameters(Bundle.open(mini), precision)
-    assert set(served) == set(contract.PARAMETERS)
+    assert set(served) == {*contract.PARAMETERS, *contract.FACTS}
     assert tensors(config.output) == tensors(read_config(model).output)
 
 

@@ -62,7 +62,7 @@ def transport():
 
 
 @pytest.fixture
-def evaluate(monkeypatch, tmp_path, transport):
+def evaluate(tmp_path, transport):
     """Run ``derma evaluate`` on 70 images, ten of each condition, all recognised."""
     images = tmp_path / "images"
     images.mkdir()
@@ -70,14 +70,14 @@ def evaluate(monkeypatch, tmp_path, transport):
     for case in cases:
         (images / f"{case.name}.jpg").write_bytes(bytes([case.condition]) + case.name.encode())
     write_truth(tmp_path / "truth.csv", cases)
-    monkeypatch.setattr(
-        cli, "DermaClient", lambda url, timeout: DermaClient(url, timeout=timeout, transport=transport)
-    )
+
+    def client(url, **_):
+        return DermaClient(url, timeout=1, transport=transport)  # retries end then
 
     def invoke(*more):
         options = {"--images": images, "--truth": tmp_path / "truth.csv", "--out": tmp_path / "out"}
         given = [str(part) for option in options.items() for part in option]
-        return click.testing.CliRunner().invoke(cli.main, ["evaluate", *given, *map(str, more)])
+        return click.testing.CliRunner().invoke(cli.main, ["evaluate", *given, *map(str, more)], obj=client)
 
     return invoke
 

@@ -15,10 +15,11 @@ from tritonclient.grpc import model_config_pb2
 from derma_export import exporter, gate, repository
 from derma_export.cli import main
 from derma_export.exporter import Task
+from derma_export.facts import facts
 from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.samples import folder_samples, synthetic_samples
-from derma_semantics.contract import MODELS, NETWORK
-from derma_training.bundle import Bundle
+from derma_semantics.contract import FACTS, MODELS, NETWORK
+from derma_training.bundle import Bundle, Calibration, seal, write_calibration
 from derma_training.classifier import Answers, Classifier
 
 
@@ -225,10 +226,51 @@ def test_stamp_changes_only_the_bundle_s_values():
     stamped = repository.stamp(text, PARAMETERS, 512)
     assert [line for line in stamped.splitlines() if line.startswith("#")] == [text.splitlines()[0]]
     config = text_format.Parse(stamped, model_config_pb2.ModelConfig())
-    assert {k: v.string_value for k, v in config.parameters.items()} == PARAMETERS
+    changed = {k: v.string_value for k, v in config.parameters.items()}
+    assert {k: v for k, v in changed.items() if k not in FACTS} == PARAMETERS
     assert next(o for o in config.output if o.name == "EMBEDDING").dims == [512]
     with pytest.raises(ValueError, match=r"must declare EMBEDDING and the parameters bundle_name"):
         repository.stamp('name: "derma_biomedclip"', PARAMETERS, 512)
+
+
+def stamped(text, values):
+    config = text_format.Parse(repository.stamp(text, values, 512), model_config_pb2.ModelConfig())
+    return {key: value.string_value for key, value in config.parameters.items()}
+
+
+def test_what_a_bundle_says_of_itself_is_stamped(mini):
+    """Also where a configuration is older than these parameters, and with every character."""
+    text = (repository.TEMPLATE / NETWORK.name / "config.pbtxt").read_text()
+    older = "".join(line for line in text.splitlines(True) if not any(f'"{key}"' in line for key in FACTS))
+    values = repository.parameters(Bundle.open(mini), "fp32")
+    assert stamped(text, values) == stamped(older, values) == values
+    strange = {**PARAMETERS, "card": json.dumps({"it's": 'a "b" \\ c\nd \\" é'}), "calibration": "\\"}
+    assert stamped(repository.stamp(text, strange, 512), strange) == strange
+    assert stamped(repository.stamp(text, strange, 512), values) == values
+
+
+def test_what_a_bundle_says_of_itself_is_what_was_measured(mini):
+    calibration, card = (json.loads(text) for text in facts(Bundle.open(mini)).values())
+    assert (calibration["review"], calibration["urgent"]) == (0.1235, 0.6291)
+    assert calibration["targets"]["sensitivity"] == 0.95
+    found = calibration["achieved"]["review"]["melanoma"]["sensitivity"]
+    assert found == {"value": 1.0, "n": 49, "interval_95": [0.9275, 1.0]}
+    assert calibration["guarantees"]["review"].startswith("With 90 % confidence review finds at least 95 %")
+    assert card["licence"] == "CC BY-NC 4.0"
+    assert card["measured"]["images"] == 597
+    assert set(card["measured"]["melanoma"]) == {"sensitivity", "specificity"}
+    assert card["limits"].startswith("Mostly light skin")
+
+
+def test_a_bundle_that_states_little(mini, tmp_path):
+    """One from elsewhere: no metrics, no card, thresholds without a report."""
+    folder = shutil.copytree(mini, tmp_path / "bare")
+    for name in ("metrics.json", "MODEL_CARD.md"):
+        (folder / name).unlink()
+    write_calibration(folder, Calibration(review=0.2, urgent=0.7))
+    calibration, card = (json.loads(text) for text in facts(seal(folder, name="bare")).values())
+    assert calibration == {"review": 0.2, "urgent": 0.7}
+    assert card == {}
 
 
 def test_gate_images_from_a_folder(tmp_path, jpeg):

@@ -22,10 +22,10 @@ from derma_semantics.conditions import CODES
 from derma_semantics.contract import Triage
 from derma_semantics.diagnosis import Diagnosis
 from derma_semantics.errors import ServiceUnavailable
-from derma_semantics.evaluation.journal import Journal, Record
 from derma_semantics.evaluation.metrics import UNDECIDED
 from derma_semantics.evaluation.report import Answers, write_report
 from derma_semantics.evaluation.truth import Case
+from derma_semantics.journal import Journal, Record
 
 JOURNAL = "answers.jsonl"
 ERRORS = "errors.csv"
@@ -50,23 +50,33 @@ def evaluate_service(
         ValueError: ``out`` holds answers of other weights or to other images.
     """
     out.mkdir(parents=True, exist_ok=True)
-    journal = Journal(out / JOURNAL, client.bundle().digest, [case.name for case in cases])
-    progress(len(journal.records))
     errors: dict[str, Exception] = {}
-    for batch in _batches([case for case in cases if case.name not in journal.records]):
-        errors |= _ask(client, batch, journal)
-        progress(len(batch))
+    with Journal(out / JOURNAL, client.bundle().digest) as journal:
+        _check_foreign(journal, cases)
+        progress(len(journal.names))
+        for batch in _batches([case for case in cases if case.name not in journal.names]):
+            errors |= _ask(client, batch, journal)
+            progress(len(batch))
+        records = {record["image"]: record for record in journal.records()}
     _write_errors(out / ERRORS, errors)
-    return write_report(
-        out, cases, _answers(cases, journal.records), _facts(journal, cases, errors), truth=truth
-    )
+    return write_report(out, cases, _answers(cases, records), _facts(records, cases, errors), truth=truth)
+
+
+def _check_foreign(journal: Journal, cases: Sequence[Case]) -> None:
+    if foreign := sorted(journal.names - {case.name for case in cases}):
+        raise ValueError(
+            f"{journal.path} holds answers to {len(foreign)} images that are not in the ground truth, "
+            f"e.g. {foreign[0]}: give another --out"
+        )
 
 
 def _ask(client: DermaClient, batch: Sequence[Case], journal: Journal) -> dict[str, Exception]:
     """Keep the answers; returns what went wrong with single images."""
     answers = client.classify([case.path for case in batch], return_exceptions=True)
     pairs = [(case.name, answer) for case, answer in zip(batch, answers, strict=True)]
-    journal.append({name: answer for name, answer in pairs if isinstance(answer, Diagnosis)})
+    for name, answer in pairs:
+        if isinstance(answer, Diagnosis):
+            journal.append(name, answer)
     errors = {name: answer for name, answer in pairs if isinstance(answer, Exception)}
     for error in errors.values():
         if isinstance(error, ServiceUnavailable):
@@ -90,8 +100,8 @@ def _answers(cases: Sequence[Case], records: dict[str, Record]) -> Answers:
     return Answers(probabilities, triage, sets)
 
 
-def _facts(journal: Journal, cases: Sequence[Case], errors: dict[str, Exception]) -> dict[str, Any]:
-    about = next(iter(journal.records.values()), {})
+def _facts(records: dict[str, Record], cases: Sequence[Case], errors: dict[str, Exception]) -> dict[str, Any]:
+    about = next(iter(records.values()), {})
     return {
         "scorer": "derma evaluate",
         "bundle": {key: about.get(key) for key in ("bundle", "bundle_digest", "precision", "version")},

@@ -1,0 +1,149 @@
+"""Classify images from asyncio.
+
+async with AsyncDermaClient("127.0.0.1:8001") as client:
+    diagnoses = await client.classify(["a.jpg", "b.jpg"])
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing, suppress
+from types import TracebackType
+from typing import Literal, overload
+
+from tenacity import AsyncRetrying
+
+from derma_semantics import tracing
+from derma_semantics.base import (
+    DEFAULT_RETRY_FOR,
+    DEFAULT_TIMEOUT,
+    DEFAULT_URL,
+    IN_FLIGHT,
+    BaseClient,
+    Images,
+    T,
+    check_question,
+    digest_of,
+    kept,
+    left,
+)
+from derma_semantics.connection import TLS, Address
+from derma_semantics.diagnosis import Diagnosis, ServedBundle, from_outputs
+from derma_semantics.errors import DermaError
+from derma_semantics.flow import in_order_async
+from derma_semantics.images import ImageLike, encoded
+from derma_semantics.saliency import DEFAULT_URL as DEFAULT_SALIENCY_URL
+from derma_semantics.saliency import Explanation, HttpSaliency
+from derma_semantics.transport import AsyncTransport, GrpcAsyncTransport, Outputs
+
+
+class AsyncDermaClient(BaseClient):
+    """The asyncio twin of ``DermaClient``, with the same arguments and errors.
+
+    Cancelling a task cancels its request, also in the server's queue.
+    """
+
+    def __init__(
+        self,
+        url: Address = DEFAULT_URL,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry_for: float = DEFAULT_RETRY_FOR,
+        tls: TLS | None = None,
+        token: str | None = None,
+        saliency_url: str = DEFAULT_SALIENCY_URL,
+        transport: AsyncTransport | None = None,
+        saliency: HttpSaliency | None = None,
+    ) -> None:
+        super().__init__(timeout, retry_for, token, saliency_url, saliency)
+        self._transport = transport or GrpcAsyncTransport(url, tls=tls, token=token)
+
+    @overload
+    async def classify(self, image: ImageLike, *, timeout: float | None = None) -> Diagnosis: ...
+    @overload
+    async def classify(self, image: Images, *, timeout: float | None = None) -> list[Diagnosis]: ...
+    @overload
+    async def classify(
+        self, image: Images, *, timeout: float | None = None, return_exceptions: Literal[True]
+    ) -> list[Diagnosis | Exception]: ...
+
+    async def classify(
+        self,
+        image: ImageLike | Images,
+        *,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> Diagnosis | list[Diagnosis] | list[Diagnosis | Exception]:
+        """Classify one image, or a list of them at once; see ``DermaClient.classify``."""
+        if not isinstance(image, (list, tuple)):
+            return await self._classify(image, timeout)
+        async with aclosing(self.classify_many(image, timeout=timeout)) as answers:
+            return [kept(answer, return_exceptions) async for _, answer in answers]
+
+    def classify_many(
+        self,
+        images: Iterable[T] | AsyncIterable[T],
+        *,
+        in_flight: int = IN_FLIGHT,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[tuple[T, Diagnosis | Exception], None]:
+        """Classify any number of images, in order; see ``DermaClient.classify_many``.
+
+        ``images`` may be asynchronous. Where the iteration may end early, put it into
+        ``contextlib.aclosing``, so that what is under way is cancelled at once.
+        """
+        return in_order_async(lambda image: self._classify(image, timeout), images, in_flight)
+
+    async def explain(
+        self,
+        image: ImageLike,
+        prompt: str | None = None,
+        *,
+        condition: str | None = None,
+        method: str | None = None,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """Which pixels speak for a text; see ``DermaClient.explain``."""
+        check_question(prompt, condition)
+        end = self._end(timeout)
+        data = await asyncio.to_thread(encoded, image)
+        retrying = AsyncRetrying(**self._policy(end))
+        return await retrying(asyncio.to_thread, self._ask_saliency, data, prompt, condition, method, end)
+
+    async def ready(self, *, timeout: float = 5.0) -> bool:
+        """Whether the service can answer now. Asks once, for at most ``timeout`` seconds."""
+        return await self._transport.ready(timeout)
+
+    async def bundle(self, *, timeout: float = 5.0) -> ServedBundle:
+        """Which weights the service serves now; see ``DermaClient.bundle``."""
+        return ServedBundle.from_network(await self._transport.network(timeout))
+
+    async def close(self) -> None:
+        """End the connections, and what other tasks have under way."""
+        await self._transport.close()
+        self._close_saliency()
+
+    async def __aenter__(self) -> AsyncDermaClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _classify(self, image: ImageLike, timeout: float | None) -> Diagnosis:
+        end = self._end(timeout)
+        with tracing.span("derma.classify") as span:
+            data = await asyncio.to_thread(encoded, image)
+            outputs: Outputs = await AsyncRetrying(**self._policy(end))(self._infer, data, end)
+            digest = digest_of(outputs)
+            span.set_attribute("derma.bundle.digest", digest)
+            if digest not in self._bundles:
+                with suppress(DermaError):
+                    served = await self.bundle(timeout=left(end))
+                    self._bundles[served.digest] = served
+        return from_outputs(outputs, self._served(digest))
+
+    async def _infer(self, data: bytes, end: float) -> Outputs:
+        return await self._transport.infer(data, left(end))

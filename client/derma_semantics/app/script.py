@@ -1,0 +1,6 @@
+"""What Streamlit runs for each visitor: the page, on one client for all of them."""
+
+from derma_semantics.app.page import render
+from derma_semantics.app.service import connect
+
+render(connect())

@@ -1,0 +1,101 @@
+"""What both clients share: limits of time, names of bundles, the sidecar."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from derma_semantics.connection import Host, check_token
+from derma_semantics.diagnosis import Diagnosis, ServedBundle
+from derma_semantics.errors import DeadlineExceeded
+from derma_semantics.images import ImageLike
+from derma_semantics.retry import policy
+from derma_semantics.saliency import Explanation, HttpSaliency
+from derma_semantics.transport import Outputs
+
+DEFAULT_URL = "127.0.0.1:8001"
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_RETRY_FOR = 10.0
+IN_FLIGHT = 16
+
+Images: TypeAlias = list[Any] | tuple[Any, ...]
+T = TypeVar("T", bound=ImageLike)
+
+
+class BaseClient:
+    """The part without input and output."""
+
+    def __init__(
+        self,
+        timeout: float,
+        retry_for: float,
+        token: str | None,
+        saliency_url: str,
+        saliency: HttpSaliency | None,
+    ) -> None:
+        self.timeout = timeout
+        self.retry_for = retry_for
+        self._bundles: dict[str, ServedBundle] = {}
+        self._token, self._saliency_url = token, saliency_url
+        if saliency is not None:
+            self._saliency = saliency
+
+    @cached_property
+    def _saliency(self) -> HttpSaliency:
+        if self._token is not None:
+            url = urlsplit(self._saliency_url)
+            check_token(
+                self._token, [Host(url.hostname or "", url.port or 80)], encrypted=url.scheme == "https"
+            )
+        return HttpSaliency(self._saliency_url, self._token)
+
+    def _close_saliency(self) -> None:
+        if "_saliency" in vars(self):
+            self._saliency.close()
+
+    def _end(self, timeout: float | None) -> float:
+        return time.monotonic() + (self.timeout if timeout is None else timeout)
+
+    def _policy(self, end: float) -> dict[str, Any]:
+        return policy(min(self.retry_for, left(end)))
+
+    def _ask_saliency(
+        self, data: bytes, prompt: str | None, condition: str | None, method: str | None, end: float
+    ) -> Explanation:
+        asked: dict[str, Any] = {"prompt": prompt, "condition": condition, "method": method}
+        return self._saliency.explain(data, **asked, timeout=left(end))
+
+    def _served(self, digest: str) -> ServedBundle:
+        """What the service said of ``digest``; the bare digest where it did not say."""
+        return self._bundles.get(digest, ServedBundle(digest))
+
+
+def kept(answer: Diagnosis | Exception, return_exceptions: bool) -> Any:
+    """An error is raised, unless it shall stand in its place."""
+    if isinstance(answer, Exception) and not return_exceptions:
+        raise answer
+    return answer
+
+
+def left(end: float) -> float:
+    """Seconds until ``end``.
+
+    Raises:
+        DeadlineExceeded: none are left.
+    """
+    if (seconds := end - time.monotonic()) <= 0:
+        raise DeadlineExceeded("the time for this image was over before it was answered")
+    return seconds
+
+
+def digest_of(outputs: Outputs) -> str:
+    return bytes(outputs["BUNDLE"].astype(np.uint8)).hex()
+
+
+def check_question(prompt: str | None, condition: str | None) -> None:
+    if (prompt is None) == (condition is None):
+        raise ValueError("give either a prompt or a condition")

@@ -1,0 +1,145 @@
+"""Ask about each image once, and write one table when all are answered.
+
+    tally = Tally()
+    run_bulk(client, images(["photos/"]), Path("results.csv"), tally)
+
+Answers go to ``results.csv.journal`` as they come, so the same call goes on where an earlier
+one stopped, however it ended. Images that fail are listed in ``results.errors.csv`` and asked
+again by the next call. The table is written, and the journal removed, at the very end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from derma_semantics.bulk.failures import Failures
+from derma_semantics.bulk.reports import reported
+from derma_semantics.bulk.table import packed, write_table
+from derma_semantics.client import DermaClient
+from derma_semantics.contract import MAX_BATCH
+from derma_semantics.diagnosis import Diagnosis, ServedBundle
+from derma_semantics.errors import AccessDenied, DeadlineExceeded, ServiceUnavailable
+from derma_semantics.journal import Journal
+
+# So many images in a row that ran out of time are the service's fault, not theirs.
+LATE_IN_A_ROW = 16
+
+
+Outcome: TypeAlias = Diagnosis | Exception
+
+
+@dataclass
+class Tally:
+    """What a run did so far.
+
+    Attributes:
+        answered: images answered by this call.
+        resumed: those that an earlier call had answered.
+        elsewhere: of these, how many are not among the images of this call; they are kept.
+        failed: listed in the errors file.
+        complete: whether the table is written.
+    """
+
+    answered: int = 0
+    resumed: int = 0
+    elsewhere: int = 0
+    failed: int = 0
+    complete: bool = False
+    bundle: ServedBundle | None = None
+
+
+def run_bulk(
+    client: DermaClient,
+    names: Iterable[str],
+    out: Path,
+    tally: Tally,
+    *,
+    embeddings: bool = False,
+    reports: Path | None = None,
+    in_flight: int = MAX_BATCH,
+    progress: Callable[[int], object] = lambda _: None,
+) -> None:
+    """Classify ``names`` into ``out``; see ``check_table`` for what is best checked before.
+
+    Args:
+        names: paths, each once, pulled as they are needed.
+        tally: kept up to date, also when this raises.
+        embeddings: whether rows have the embedding.
+        reports: a folder for a DICOM structured report of every DICOM image.
+        in_flight: images under way at a time; the default fills one of the server's batches.
+        progress: told how many more images are done.
+
+    Raises:
+        ServiceUnavailable, DeadlineExceeded, AccessDenied: the service went away, or no longer
+            serves this caller; what was answered is kept.
+        ValueError: the journal belongs to another bundle or another process, or the service
+            changed its bundle on the way.
+    """
+    tally.bundle = client.bundle()
+    with Journal(journal_of(out), tally.bundle.digest) as journal, Failures(errors_of(out)) as failures:
+        _check_embeddings(journal, embeddings)
+        tally.resumed = tally.elsewhere = len(journal.names)
+        todo = _missing(names, journal, tally, progress)
+        with closing(client.classify_many(todo, in_flight=in_flight)) as answers:
+            for name, answer in _patient(answers):
+                if reports is not None and isinstance(answer, Diagnosis):
+                    answer = reported(Path(name), answer, reports)
+                if isinstance(answer, Diagnosis):
+                    more = {"embedding": packed(answer.embedding)} if embeddings else {}
+                    journal.append(name, answer, **more)
+                    tally.answered += 1
+                else:
+                    failures.add(name, answer)
+                    tally.failed += 1
+                progress(1)
+        journal.sync()
+        write_table(out, journal.records(), embeddings=embeddings)
+        journal.remove()
+    tally.complete = True
+
+
+def _patient(answers: Iterable[tuple[str, Outcome]]) -> Iterator[tuple[str, Outcome]]:
+    """Pass on what is the image's own; raise what every further image would meet."""
+    late = 0
+    for name, answer in answers:
+        if isinstance(answer, (ServiceUnavailable, AccessDenied)):
+            raise answer
+        late = late + 1 if isinstance(answer, DeadlineExceeded) else 0
+        if isinstance(answer, DeadlineExceeded) and late == LATE_IN_A_ROW:
+            raise answer
+        yield name, answer
+
+
+def journal_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.journal")
+
+
+def errors_of(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.errors.csv")
+
+
+def _missing(
+    names: Iterable[str], journal: Journal, tally: Tally, progress: Callable[[int], object]
+) -> Iterator[str]:
+    for name in names:
+        if name in journal.names:
+            tally.elsewhere -= 1
+            progress(1)
+        else:
+            yield name
+
+
+def _check_embeddings(journal: Journal, embeddings: bool) -> None:
+    """All rows have one or none has."""
+    for record in journal.records():
+        if ("embedding" in record) != embeddings:
+            begun, other = ("without", "with") if embeddings else ("with", "without")
+            raise ValueError(
+                f"{journal.path} was begun {begun} embeddings and cannot go on {other} them: "
+                "remove it to begin anew, or give another --out"
+            )
+        return

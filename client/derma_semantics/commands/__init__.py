@@ -1,0 +1,1 @@
+"""The subcommands of ``derma``, a module each: parse, call the library, print."""

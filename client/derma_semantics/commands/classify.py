@@ -1,0 +1,63 @@
+"""``derma classify``: a few images, answers for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from derma_semantics.bulk.reports import reported
+from derma_semantics.commands.options import JSON, REPORTS, Service, connected
+from derma_semantics.commands.printing import NOTICE, readable, record, say_failure, unavailable
+from derma_semantics.contract import CLIENT_SUFFIXES
+from derma_semantics.diagnosis import Diagnosis
+from derma_semantics.errors import AccessDenied, Overloaded, ServiceUnavailable
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@REPORTS
+@connected
+@JSON
+def classify(service: Service, images: tuple[Path, ...], reports: Path | None, as_json: bool) -> None:
+    """Rank the seven conditions for each image.
+
+    A folder stands for the images in it. For thousands of images, see `derma bulk`.
+    """
+    paths = _expand(images)
+    failed = 0
+    with service.client() as client:
+        for path, answer in client.classify_many(paths):
+            if isinstance(answer, (ServiceUnavailable, AccessDenied)) and not isinstance(answer, Overloaded):
+                unavailable(answer)
+            if reports is not None and isinstance(answer, Diagnosis):
+                answer = reported(path, answer, reports)
+            if isinstance(answer, Diagnosis):
+                click.echo(json.dumps(record(path, answer)) if as_json else readable(path, answer))
+            else:
+                failed += 1
+                say_failure(path, answer, as_json)
+    if not as_json:
+        click.echo(NOTICE)
+    sys.exit(1 if failed else 0)
+
+
+def _expand(given: Iterable[Path]) -> list[Path]:
+    """Files as they are, folders as the images in them.
+
+    Raises:
+        click.UsageError: a folder holds no image.
+    """
+    paths: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            paths.append(path)
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in CLIENT_SUFFIXES and p.is_file())
+        if not found:
+            raise click.UsageError(f"{path} holds no image ({', '.join(CLIENT_SUFFIXES)})")
+        paths.extend(found)
+    return paths

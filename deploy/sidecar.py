@@ -1,0 +1,118 @@
+"""The saliency sidecar as a process beside Triton.
+
+    sidecar = Sidecar(Settings(bundle=Path("training/bundles/derma-mini")))
+    sidecar.start(); sidecar.wait_until_healthy(60, threading.Event()); sidecar.stop()
+
+It runs in the project's own environment, which has PyTorch; Triton's has not. It asks its callers
+for the token in DERMA_TOKEN, where that is set.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import urllib3
+
+from derma_semantics.errors import ServiceUnavailable
+from server import POLL, end_with_parent
+from settings import Settings
+
+
+class Sidecar:
+    """Starts, awaits and stops ``derma-saliency serve``; without a bundle it does nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        return self.settings.bundle is not None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def log(self) -> Path:
+        return self.settings.state / "saliency.log"
+
+    def start(self) -> None:
+        """Start the process; it logs to ``log``."""
+        if not self.wanted:
+            return
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "derma_saliency",
+                    "serve",
+                    str(self.settings.bundle),
+                    *self._options(),
+                ],
+                env=self.settings.environment(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+
+    def wait_until_healthy(self, deadline: float, stopping: threading.Event) -> None:
+        """Poll until it answers, or until ``stopping`` is set.
+
+        Raises:
+            ServiceUnavailable: it ended, or did not answer within ``deadline`` seconds.
+        """
+        end = time.monotonic() + deadline
+        while self.wanted and not stopping.is_set() and not self._healthy():
+            if not self.alive:
+                raise ServiceUnavailable(
+                    f"the saliency sidecar ended while it started:\n{self._last_words()}"
+                )
+            if time.monotonic() > end:
+                raise ServiceUnavailable(
+                    f"the saliency sidecar did not answer within {deadline:.0f} s:\n{self._last_words()}"
+                )
+            stopping.wait(POLL)
+
+    def stop(self, grace: float = 10.0) -> None:
+        """End it: politely, after ``grace`` seconds by force."""
+        if self.process is None:
+            return
+        if self.alive:
+            self.process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(grace)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(grace)
+        self.process = None
+
+    def _options(self) -> list[str]:
+        settings = self.settings
+        return [
+            f"--triton={settings.grpc_url}",
+            f"--host={settings.local_host}",
+            f"--port={settings.saliency_port}",
+        ]
+
+    def _healthy(self) -> bool:
+        try:
+            answer = urllib3.request(
+                "GET", f"{self.settings.saliency_url}/healthz", timeout=1.0, retries=False
+            )
+        except urllib3.exceptions.HTTPError:
+            return False
+        return bool(answer.status == 200)
+
+    def _last_words(self, lines: int = 15) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
