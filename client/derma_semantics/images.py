@@ -18,9 +18,10 @@ from PIL import Image
 
 from derma_semantics.contract import DICOM_SUFFIXES
 from derma_semantics.dicom import is_dicom, to_image
+from derma_semantics.dicom.files import MAX_FILE_BYTES
 from derma_semantics.preprocess import check_encoded, preprocess_image
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
+ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 
 def encoded(image: ImageLike) -> bytes:
@@ -37,7 +38,8 @@ def encoded(image: ImageLike) -> bytes:
     if isinstance(image, (bytes, bytearray, memoryview)):
         data = bytes(image)
     elif isinstance(image, (str, os.PathLike)):
-        data = Path(image).read_bytes()
+        with Path(image).open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)  # more is refused below
     elif isinstance(image, Image.Image):
         data = _png(image)
     elif isinstance(image, np.ndarray):

@@ -142,7 +142,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    _check_size(image.size)
+    check_size(image.size)
     try:
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -151,7 +151,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     return _to_rgb(upright)
 
 
-def _check_size(size: tuple[int, int]) -> None:
+def check_size(size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         raise ImageTooLarge(_too_many(width * height))

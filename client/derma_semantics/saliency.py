@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from derma_semantics import errors
+from derma_semantics.connection import TLS
 from derma_semantics.contract import IMAGE_SIZE
 from derma_semantics.dicom import is_dicom, to_image
 from derma_semantics.images import ImageLike
@@ -139,15 +140,17 @@ class HttpSaliency:
 
     Args:
         url: its HTTP address.
-        token: sent as ``Authorization: Bearer``, for a proxy in front of it.
+        token: sent as ``Authorization: Bearer``.
+        tls: whom to trust at an ``https`` address, and what to show; default: the system's roots.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
+    def __init__(self, url: str = DEFAULT_URL, token: str | None = None, tls: TLS | None = None) -> None:
         import urllib3
 
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._pool = urllib3.PoolManager(headers=headers, retries=False, maxsize=16)
+        secure = tls.for_http() if tls and self.url.startswith("https:") else {}
+        self._pool = urllib3.PoolManager(headers=headers, retries=False, maxsize=16, **secure)
 
     def explain(
         self,
@@ -169,6 +172,7 @@ class HttpSaliency:
         Raises:
             InvalidImage: one of its subclasses, as ``classify`` raises them.
             InvalidRequest: the prompt, condition or method is refused; the message says why.
+            AccessDenied: the token is missing or wrong.
             ServiceUnavailable, Overloaded, DeadlineExceeded, ServiceError: see ``errors``.
         """
         asked = {"prompt": prompt, "condition": condition, "method": method, "format": "json"}
@@ -259,6 +263,11 @@ class HttpSaliency:
             return kind(f"{self.url} is not available: {message or 'no reason given'}")
         if status == 504:
             return errors.DeadlineExceeded(message or f"{self.url} did not answer in time")
+        message = message or name  # a proxy's answer has only one of them
+        if status in (401, 403):
+            return errors.AccessDenied(f"{self.url} refused the caller: {message or status}")
+        if status == 429:
+            return errors.Overloaded(f"{self.url} is overloaded: {message or 'too many requests'}")
         if 400 <= status < 500:
             return errors.InvalidRequest(message or f"{self.url} refused the request ({status})")
         return errors.ServiceError(f"{self.url} failed ({status}): {message or 'no reason given'}")

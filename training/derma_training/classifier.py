@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from derma_semantics.conditions import CONDITIONS
 from derma_training.bundle import Bundle, Calibration
-from derma_training.model import encode_conditions, load_merged, load_tokenizer, pixel_statistics
+from derma_training.model import Clip, encode_conditions, load_merged, load_tokenizer, pixel_statistics
 
 
 class Answers(NamedTuple):
@@ -85,7 +85,11 @@ class Classifier(nn.Module):
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Classifier:
         """The bundle's classifier in eval mode, adapter merged, definitions embedded."""
-        model = load_merged(bundle)
+        return cls.around(load_merged(bundle), bundle)
+
+    @classmethod
+    def around(cls, model: Clip, bundle: Bundle) -> Classifier:
+        """The same with the bundle's merged model at hand."""
         text = encode_conditions(model, load_tokenizer(bundle.path), bundle.prompts)
         normalise = Normalise(*pixel_statistics(bundle.path))
         scale = model.logit_scale.exp().item()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from derma_semantics.dicom.files import JPEG, JPEG_2000, UNCOMPRESSED, boundary, is_dicom, read
 from derma_semantics.errors import CorruptImage, UnsupportedFormat
-from derma_semantics.preprocess import _check_size, check_encoded
+from derma_semantics.preprocess import check_encoded, check_size
 
 __all__ = ["is_dicom", "to_image"]
 
@@ -84,7 +84,7 @@ def _check(dataset: Any) -> None:
             )
     if "PixelData" not in dataset:
         raise CorruptImage("the DICOM file has no pixel data, or ends before it")
-    _check_size((int(dataset.Columns), int(dataset.Rows)))
+    check_size((int(dataset.Columns), int(dataset.Rows)))
     colours = str(dataset.PhotometricInterpretation)
     if colours not in (*GREY, *COLOUR, PALETTE):
         raise UnsupportedFormat(

@@ -1,0 +1,1 @@
+"""Whether the maps are true: ``derma-saliency evaluate``."""
