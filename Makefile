@@ -109,6 +109,10 @@ peer: .peer/ready ## Install the public server that `make bench` compares with (
 	.peer/bin/python $(PIP_INSTALL) --require-hashes -r requirements/peer.lock
 	@touch $@
 
+.PHONY: docs
+docs: setup ## Write the client's reference as web pages into .run/docs
+	$(BIN)/python docs/reference.py .run/docs
+
 .PHONY: test
 test: setup ## Run all tests
 	$(BIN)/python -m pytest
