@@ -70,7 +70,7 @@ class DermaUser(User):
 
     def on_start(self) -> None:
         self.number = next(NUMBERS)
-        self.client = DermaClient(self.host or "127.0.0.1:8001", timeout=PATIENCE)
+        self.client = DermaClient(self.host or "127.0.0.1:8001", timeout=PATIENCE, retry_for=0)
         self.images = cycle(IMAGES[self.number % len(IMAGES) :] + IMAGES[: self.number % len(IMAGES)])
 
     def on_stop(self) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from derma_bench.decode import decode
-from derma_bench.decoders import DECODERS
-from derma_bench.engines import SMOKE, SMOKE_PLAN, engine
+from derma_bench.decode.command import decode
+from derma_bench.decode.decoders import DECODERS
+from derma_bench.engine.command import SMOKE, SMOKE_PLAN, engine
 
 
 def test_engine(mini: Path, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from derma_bench.load import closed_loop
+from derma_bench.load.loops import closed_loop
 from derma_bench.payloads import payloads
-from derma_bench.peer import ENVIRONMENT, peer
-from derma_bench.services import Running
+from derma_bench.servers.peer import ENVIRONMENT, peer
+from derma_bench.servers.running import Running
 
 pytestmark = [
     pytest.mark.skipif(not ENVIRONMENT.exists(), reason="make peer has not been run"),

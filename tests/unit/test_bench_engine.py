@@ -11,9 +11,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from derma_bench.ceiling import Gemm, flops
-from derma_bench.engine_kinds import KINDS, REFERENCE, Contender
-from derma_bench.engines import Plan, bursts, companions, differences, fidelity, measure, summary
+from derma_bench.engine.ceiling import Gemm, flops
+from derma_bench.engine.fidelity import companions, differences, fidelity
+from derma_bench.engine.kinds import KINDS, REFERENCE, Contender
+from derma_bench.engine.measure import Plan, bursts, measure, summary
 from derma_export.exact import class_token_only
 from derma_export.samples import Samples
 from derma_training.bundle import Bundle

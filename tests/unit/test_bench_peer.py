@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
-from derma_bench.peer import TOWERS, PeerSender, architecture, check, environment, request
-from derma_bench.processes import ServiceFailed
+from derma_bench.servers.peer import TOWERS, PeerSender, architecture, check, environment, request
+from derma_bench.servers.processes import ServiceFailed
 
 URL = "http://127.0.0.1:1"
 

@@ -1,34 +1,28 @@
-"""The engines that ``derma-bench engine`` knows, and the graphs that it makes for them.
+"""The engines that ``derma-bench engine`` knows.
 
-workshop = Workshop(classifier, calibration_pixels, folder, threads=2)
-contender = KINDS["openvino-bf16"].open("openvino-bf16", workshop)
-contender.run(pixels).probabilities
+    workshop = Workshop(classifier, calibration_pixels, folder, threads=2)
+    contender = KINDS["openvino-bf16"].open("openvino-bf16", workshop)
+    contender.run(pixels).probabilities
+
+A kind is a precision, a provider of ONNX Runtime and a graph; without a graph it is PyTorch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-import onnx
 import onnxruntime
 import torch
 from torch import Tensor
 
-from derma_bench.ceiling import flops
+from derma_bench.engine.graphs import Workshop
 from derma_export.engine import PROVIDERS, Engine, Precision, Provider
-from derma_export.exact import class_token_only
 from derma_export.gate import Runner
-from derma_export.graph import INPUT, OnnxClassifier, export_onnx
-from derma_export.precision import to_fp16, to_int8
-from derma_export.sensitivity import outside_the_tower
+from derma_export.graph import OnnxClassifier
 from derma_training.classifier import Answers, Classifier
 
 REFERENCE = "torch-fp32"
-PRODUCTS = ["MatMul", "Gemm"]
 
 
 @dataclass(frozen=True)
@@ -45,47 +39,6 @@ class Contender:
     run: Runner
     flops: int
     device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What contenders are made from.
-
-    Attributes:
-        calibration: pixels for static scales.
-        folder: takes graphs, each written when first asked for.
-        threads: of one operator; 0 for one a core.
-    """
-
-    classifier: Classifier
-    calibration: Tensor
-    folder: Path
-    threads: int = 0
-
-    def graph(self, kind: str) -> Path:
-        """The classifier as ONNX: as exported (``fp32``), or converted."""
-        path = self.folder / f"{kind}.onnx"
-        if path.exists():
-            return path
-        if kind == "fp32":
-            export_onnx(self.classifier, path)
-        elif kind == "fp32-fused":
-            export_onnx(self.classifier, path, fuse_attention=True)
-        elif kind == "fp16":
-            fp16(self.graph("fp32-fused"), path, self.calibration)
-        else:
-            GRAPHS[kind](self.graph("fp32"), path, self.calibration)
-        return path
-
-    def flops(self, *, exported: bool) -> int:
-        """Of one image; the exported graph leaves out what nobody reads of the last block."""
-        visual = self.classifier.visual
-        with torch.no_grad():
-            image = self.classifier.normalise(self.calibration[:1])
-        if not exported:
-            return flops(visual, image)
-        with class_token_only(visual.trunk):
-            return flops(visual, image)
 
 
 @dataclass(frozen=True)
@@ -133,77 +86,6 @@ def startable() -> tuple[str, ...]:
 def in_torch(classifier: Classifier, precision: str = "fp32") -> Runner:
     """PyTorch, eager, on the CPU; bf16 by autocast."""
     return partial(_in_torch, classifier, precision == "bf16")
-
-
-def dynamic_int8(source: Path, target: Path, pixels: Tensor) -> None:
-    """ONNX Runtime's: one scale a channel of weights; activations get one a batch, as they come."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    model = _plain(source)
-    quantize_dynamic(
-        model,
-        target,
-        op_types_to_quantize=PRODUCTS,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=outside_the_tower(model),
-    )
-
-
-def static_int8(source: Path, target: Path, pixels: Tensor) -> None:
-    """ONNX Runtime's QDQ form: the range of each activation is measured on ``pixels``."""
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-
-    model = _plain(source)
-    quantize_static(
-        model,
-        target,
-        _Calibration(pixels),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=PRODUCTS,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=outside_the_tower(model),
-        extra_options={"MatMulConstBOnly": True},
-    )
-
-
-def nncf_int8(source: Path, target: Path, pixels: Tensor) -> None:
-    """What ``derma-export --precision int8`` tries first: all layers of the tower."""
-    model = onnx.load(str(source))
-    onnx.save(to_int8(model, outside_the_tower(model), pixels), str(target))
-
-
-def fp16(source: Path, target: Path, pixels: Tensor) -> None:
-    """What ``derma-export --precision fp16`` tries first."""
-    model = onnx.load(str(source))
-    onnx.save(to_fp16(model, outside_the_tower(model), pixels), str(target))
-
-
-GRAPHS: dict[str, Callable[[Path, Path, Tensor], None]] = {
-    "int8-dynamic": dynamic_int8,
-    "int8-static": static_int8,
-    "int8-nncf": nncf_int8,
-}
-
-
-def _plain(source: Path) -> onnx.ModelProto:
-    """Without the shapes that the exporter noted before it folded constants: some are stale."""
-    model = onnx.load(str(source))
-    model.graph.ClearField("value_info")
-    return model
-
-
-class _Calibration:
-    """Images one at a time, as ONNX Runtime's ``CalibrationDataReader`` gives them."""
-
-    def __init__(self, pixels: Tensor) -> None:
-        self._images = iter(pixels)
-
-    def get_next(self) -> dict[str, Any] | None:
-        image = next(self._images, None)
-        return None if image is None else {INPUT: image[None].numpy()}
 
 
 @torch.inference_mode()

@@ -20,8 +20,9 @@ from operator import add
 from types import TracebackType
 from typing import Any
 
-from derma_bench.load import OUTSTANDING, WARM_UP, Journal, Load, closed_loop, open_loop
-from derma_bench.senders import Connect
+from derma_bench.load.journal import Journal, Load
+from derma_bench.load.loops import OUTSTANDING, WARM_UP, closed_loop, open_loop
+from derma_bench.load.senders import Connect
 
 # Until every process has its task and its connection's code loaded.
 HEAD_START = 1.0

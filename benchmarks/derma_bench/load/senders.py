@@ -62,7 +62,7 @@ async def derma(url: str) -> AsyncIterator[Sender]:
     Args:
         url: host and gRPC port.
     """
-    async with AsyncDermaClient(url, timeout=TIMEOUT) as client:
+    async with AsyncDermaClient(url, timeout=TIMEOUT, retry_for=0) as client:
         yield DermaSender(client)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from derma_bench.report.table import inside
+from derma_semantics.evaluation.plots import GREY, STYLE
+
 Record = Mapping[str, Any]
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#777777")
 MARKERS = "osD^v"
-STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "figure.dpi": 150,
-}
 
 
 def draw(record: Record, folder: Path) -> list[Path]:
@@ -50,7 +44,7 @@ def throughput(axes: Axes, figures: Record) -> None:
     """Images a second against requests under way; bars from the slowest to the fastest repeat."""
     levels = figures["levels"]
     places = [one["concurrency"] for one in levels]
-    for name, colour, marker in zip(levels[0]["contenders"], COLOURS, MARKERS):
+    for name, colour, marker in zip(levels[0]["contenders"], cycle(COLOURS), cycle(MARKERS)):
         rates = [one["contenders"][name]["throughput"] for one in levels]
         middle = np.array([rate["median"] for rate in rates])
         below = middle - [rate["min"] for rate in rates]
@@ -73,7 +67,7 @@ def latency(axes: Axes, figures: Record) -> None:
         axes.plot(
             [one["rate"] for one in curve], values, label=quantile, color=colour, marker=marker, markersize=4
         )
-    axes.axhline(figures["p99_limit_ms"], color="#777777", linestyle="--", linewidth=1)
+    axes.axhline(figures["p99_limit_ms"], color=GREY, linestyle="--", linewidth=1)
     axes.annotate(
         "limit of p99",
         (0.01, figures["p99_limit_ms"]),
@@ -87,16 +81,21 @@ def latency(axes: Axes, figures: Record) -> None:
 
 
 def stages(axes: Axes, figures: Record) -> None:
-    """Where the time of an average request goes, one bar a concurrency."""
-    levels = [one for one in figures["levels"] if "stages_ms" in one]
-    places, bottom = np.arange(len(levels)), np.zeros(len(levels))
-    for number, stage in enumerate(levels[0]["stages_ms"]):
-        values = np.array([one["stages_ms"].get(stage, 0.0) for one in levels])
+    """Where the time of an average request goes, one bar a concurrency and configuration."""
+    found = inside(figures["levels"])
+    bars = [(place, name, one["stages_ms"]) for name, rows in found.items() for place, one in rows]
+    bars.sort(key=lambda bar: bar[0])
+    places, bottom = np.arange(len(bars)), np.zeros(len(bars))
+    for number, stage in enumerate(bars[0][2]):
+        values = np.array([one.get(stage, 0.0) for *_, one in bars])
         hatch = "//" if number >= len(COLOURS) else None
         colour = COLOURS[number % len(COLOURS)]
         axes.bar(places, values, 0.6, bottom=bottom, label=stage, color=colour, hatch=hatch)
         bottom += values
-    axes.set_xticks(places, [str(one["concurrency"]) for one in levels])
+    labels = [f"{name}, {place}" if len(found) > 1 else str(place) for place, name, _ in bars]
+    axes.set_xticks(places, labels)
+    if len(found) > 1:
+        axes.tick_params("x", rotation=90)
     axes.set(xlabel="requests under way", ylabel="ms a request, mean", title="Where the time goes")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
 
@@ -108,7 +107,7 @@ def ceiling(axes: Axes, figures: Record) -> None:
     axes.barh(places, list(shares.values()), color=COLOURS[0])
     axes.set_yticks(places, list(shares))
     axes.invert_yaxis()
-    axes.axvline(1.0, color="#777777", linestyle="--", linewidth=1)
+    axes.axvline(1.0, color=GREY, linestyle="--", linewidth=1)
     axes.set(xlabel="share of the measured GEMM rate at the same precision", title="Engines")
 
 
@@ -124,7 +123,7 @@ def _engine(row: Record) -> str:
 
 PLOTS: dict[str, tuple[Any, Any]] = {
     "throughput": (lambda figures: "levels" in figures, throughput),
-    "stages": (lambda figures: any("stages_ms" in one for one in figures.get("levels", [])), stages),
+    "stages": (lambda figures: bool(inside(figures.get("levels", []))), stages),
     "latency": (lambda figures: any(one["latency_ms"] for one in figures.get("load_curve", [])), latency),
     "ceiling": (lambda figures: bool(gemm_shares(figures)), ceiling),
 }

@@ -1,6 +1,8 @@
 """A run as Markdown.
 
-Path("table.md").write_text(markdown(read(Path("service.json"))))
+    Path("table.md").write_text(markdown(read(Path("service.json"))))
+
+Commands with a layout of their own stand in ``SECTIONS``; ``generic`` shows all others.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Record = Mapping[str, Any]
+BEST = "In the row of the best, here and below, each stands at its own best concurrency."
 SMOKE = "> **SMOKE: sizes so small that these figures mean nothing. Do not quote them.**"
 
 
@@ -25,7 +28,8 @@ def markdown(record: Record) -> str:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """One Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def service(figures: Record) -> list[str]:
@@ -36,7 +40,7 @@ def service(figures: Record) -> list[str]:
     rates = [[one["concurrency"], *(_rate(one["contenders"][n]) for n in names)] for one in levels]
     rates.append(["best", *(_spread(figures["best"][n], 1) for n in names)])
     parts = [
-        "Images a second: median of the repeats (smallest to largest).",
+        f"Images a second: median of the repeats (smallest to largest). {BEST}",
         table(["concurrency", *names], rates),
     ]
     if idle := max(one["idle_cores"] for level in levels for one in level["contenders"].values()):
@@ -49,6 +53,17 @@ def service(figures: Record) -> list[str]:
             table(["concurrency", *(f"over {n}" for n in others)], rows),
         ]
     return [*parts, *_latencies(levels, names), *_stages(levels)]
+
+
+def inside(levels: Sequence[Record]) -> dict[str, list[tuple[int, Record]]]:
+    """What Triton's statistics tell at each concurrency: of ours, which comes first, and of variants."""
+    found: dict[str, list[tuple[int, Record]]] = {}
+    for level in levels:
+        ours, *others = level["contenders"].items()
+        for name, one in ((ours[0], level), *others):
+            if "stages_ms" in one:
+                found.setdefault(name, []).append((level["concurrency"], one))
+    return found
 
 
 def saturate(figures: Record) -> list[str]:
@@ -99,6 +114,7 @@ def _head(record: Record) -> list[str]:
     ]
     if subject:
         lines.append(f"- {_subject(subject)}")
+    lines += [f"- {name}: ours with `{snippet}`" for name, snippet in subject.get("variants", {}).items()]
     return ["\n".join(lines)]
 
 
@@ -146,21 +162,21 @@ def _quantiles(contender: Record) -> str:
 
 
 def _stages(levels: Sequence[Record]) -> list[str]:
-    found = [one for one in levels if "stages_ms" in one]
-    if not found:
-        return []
-    stages = list(found[0]["stages_ms"])
-    models = list(found[0]["occupancy"])
-    columns = ["concurrency", *(f"images a batch: {model}" for model in models), *stages]
-    rows = [
-        [
-            one["concurrency"],
-            *(f"{one['occupancy'].get(model, 0):.2f}" for model in models),
-            *(f"{one['stages_ms'].get(stage, 0):.2f}" for stage in stages),
+    parts = []
+    for name, rows in inside(levels).items():
+        stages, models = list(rows[0][1]["stages_ms"]), list(rows[0][1]["occupancy"])
+        columns = ["concurrency", *(f"images a batch: {model}" for model in models), *stages]
+        lines = [
+            [
+                concurrency,
+                *(f"{one['occupancy'].get(model, 0):.2f}" for model in models),
+                *(f"{one['stages_ms'].get(stage, 0):.2f}" for stage in stages),
+            ]
+            for concurrency, one in rows
         ]
-        for one in found
-    ]
-    return ["Ours, by Triton's statistics: batch occupancy, and ms a request by stage.", table(columns, rows)]
+        caption = f"{name}, by Triton's statistics: batch occupancy, and ms a request by stage."
+        parts += [caption, table(columns, lines)]
+    return parts
 
 
 def _answers(load: Record) -> list[str]:

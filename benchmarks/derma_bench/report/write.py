@@ -1,6 +1,8 @@
 """Tables and plots of stored runs in one folder.
 
-write_report([Path("service.json"), Path("engine.json")], Path("report"))
+    write_report([Path("service.json"), Path("engine.json")], Path("report"))
+
+``table.md`` links the plots, so that the folder can be moved.
 """
 
 from __future__ import annotations
@@ -8,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from derma_bench.plots import draw
-from derma_bench.record import read
-from derma_bench.table import markdown
+from derma_bench.report.plots import draw
+from derma_bench.report.record import read
+from derma_bench.report.table import markdown
 
 
 def write_report(runs: Sequence[Path], out: Path) -> list[Path]:

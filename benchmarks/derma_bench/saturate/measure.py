@@ -1,6 +1,8 @@
 """``derma-bench saturate``: the highest arrival rate with p99 under a limit, and latency below it.
 
-figures, probes, subject = measure(images, Request(p99=100), state)
+    figures, probes, subject = measure(images, Request(p99=100), state)
+
+The rate that was found is then tried with other arrivals than those of the search.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from derma_bench.generator import Generator
-from derma_bench.load import Load
-from derma_bench.saturation import PROBES, passes, search
-from derma_bench.services import OURS, REPOSITORY, Running, ours, served
+from derma_bench.load.generator import Generator
+from derma_bench.load.journal import Load
+from derma_bench.saturate.search import PROBES, passes, search
+from derma_bench.servers.ours import OURS, REPOSITORY, ours, served
+from derma_bench.servers.running import Running
 
 SHARE = 0.7
 # A 99th percentile of fewer requests than this is their maximum, more or less.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from derma_bench.load import Load
+from derma_bench.load.journal import Load
 
 PRECISION = 0.05
 PROBES = 14

@@ -1,6 +1,6 @@
 """The service one would write without this project: FastAPI, Pillow and PyTorch, fp32, eager.
 
-    python -m derma_bench.baseline training/bundles/derma-mini --port 19000
+    python -m derma_bench.servers.baseline_app training/bundles/derma-mini --port 19000
     curl --data-binary @lesion.jpg -H "Content-Type: image/jpeg" 127.0.0.1:19000/classify
 
 Neither tuned nor hindered: open_clip's own transform, FastAPI's thread pool for a

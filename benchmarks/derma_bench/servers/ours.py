@@ -1,19 +1,18 @@
-"""The services under measurement: ours, and the one that people would write without it.
+"""Our service: one that runs already, or one that is started.
 
     with triton(Path("model_repository"), state) as running:
         async with running.connect() as sender: ...
 
-    with baseline(bundle, state) as running: ...
-
-Everything listens on 127.0.0.1, on ports found free, and ends with its block.
+What is started listens on 127.0.0.1, on ports found free, and ends with its block.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from typing import Any
 import tritonclient.grpc as grpc
 
 from derma_bench.hardware import ROOT
-from derma_bench.processes import HOST, ServiceFailed, free_ports, healthy, process
-from derma_bench.senders import Connect, derma, http
+from derma_bench.load.senders import derma
+from derma_bench.servers.processes import HOST, ServiceFailed, free_ports, process
+from derma_bench.servers.running import Running
 from derma_semantics import DermaClient
 from derma_semantics.contract import NETWORK
 from derma_semantics.transport import GrpcTransport, ModelControl, translated
@@ -31,35 +31,18 @@ OURS = "derma"
 REPOSITORY = ROOT / "model_repository"
 
 
-@dataclass(frozen=True)
-class Running:
-    """A service that answers.
-
-    Attributes:
-        connect: opens a connection in the loop that uses it.
-        url: of Triton's gRPC, for its statistics; empty for others.
-        pid: of its first process; None where somebody else started it.
-        facts: what a result says of it, such as versions.
-    """
-
-    name: str
-    connect: Connect
-    url: str = ""
-    pid: int | None = None
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
 def ours(url: str | None, repository: Path, state: Path) -> AbstractContextManager[Running]:
     """Our service: the one at ``url``, or one that is started."""
     return remote(url) if url else triton(repository, state)
 
 
 @contextmanager
-def triton(repository: Path, state: Path, ports: Sequence[int] = ()) -> Iterator[Running]:
+def triton(repository: Path, state: Path, name: str = OURS, ports: Sequence[int] = ()) -> Iterator[Running]:
     """Our service, as ``make serve`` starts it.
 
     Args:
         state: folder for its logs.
+        name: of this configuration, where there are several.
         ports: HTTP, gRPC, metrics; free ones by default.
 
     Raises:
@@ -69,10 +52,13 @@ def triton(repository: Path, state: Path, ports: Sequence[int] = ()) -> Iterator
     url = f"{HOST}:{rpc}"
     options = {"http-port": web, "grpc-port": rpc, "metrics-port": metrics}
     folders = [f"--repository={repository.resolve()}", f"--state={state.resolve()}"]
-    numbers = [f"--{name}={port}" for name, port in options.items()]
+    numbers = [f"--{option}={port}" for option, port in options.items()]
     command = [sys.executable, str(ROOT / "deploy" / "launcher.py"), "serve", *folders, *numbers]
-    with DermaClient(url) as client, process(command, state / "launcher.log", client.ready) as pid:
-        yield Running(OURS, partial(derma, url), url, pid)
+    log = state / "launcher.log"
+    # The service takes it from here, and so does what reads its statistics.
+    os.environ.setdefault("DERMA_ADMIN_KEY", secrets.token_urlsafe(32))
+    with DermaClient(url) as client, process(command, log, client.ready, name=name) as pid:
+        yield Running(name, partial(derma, url), url, pid)
 
 
 @contextmanager
@@ -86,16 +72,6 @@ def remote(url: str) -> Iterator[Running]:
         if not client.ready():
             raise ServiceFailed(f"{url} is not ready")
     yield Running(OURS, partial(derma, url), url)
-
-
-@contextmanager
-def baseline(bundle: Path, state: Path) -> Iterator[Running]:
-    """PyTorch behind FastAPI, see ``baseline.py``."""
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", "derma_bench.baseline", str(bundle), f"--port={port}"]
-    address = f"http://{HOST}:{port}"
-    with process(command, state / "baseline.log", partial(healthy, f"{address}/health")) as pid:
-        yield Running("baseline", partial(http, f"{address}/classify"), pid=pid)
 
 
 def served(url: str, *, timeout: float = 10.0) -> dict[str, Any]:

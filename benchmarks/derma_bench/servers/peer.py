@@ -25,13 +25,13 @@ from typing import Any
 import httpx
 
 from derma_bench.hardware import ROOT
+from derma_bench.load.senders import TIMEOUT, Sender
 from derma_bench.payloads import payloads
-from derma_bench.processes import HOST, ServiceFailed, free_ports, healthy, process
-from derma_bench.senders import TIMEOUT, Sender
-from derma_bench.services import Running
+from derma_bench.servers.processes import HOST, ServiceFailed, free_ports, healthy, process
+from derma_bench.servers.running import Running
 
 ENVIRONMENT = ROOT / ".peer"
-MAKE_MODEL = Path(__file__).parent / "peer_server" / "make_model.py"
+MAKE_MODEL = Path(__file__).with_name("peer_model.py")
 MODEL = "clip"
 # Warming up at its batch size of 32 takes a minute on two idle cores.
 START = 600.0

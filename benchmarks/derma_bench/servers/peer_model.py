@@ -1,6 +1,6 @@
 """Write a CLIP with a ViT/16 image tower and random weights as a Hugging Face folder, for the peer to serve.
 
-    .peer/bin/python benchmarks/derma_bench/peer_server/make_model.py .run/peer/vit-b16 768 12 12 512
+    .peer/bin/python benchmarks/derma_bench/servers/peer_model.py .run/peer/vit-b16 768 12 12 512
 
 The numbers are width, layers, heads and embedding: here those of BiomedCLIP's image tower.
 Runs in the peer's own environment. Texts are not measured: their tower is two small layers,

@@ -49,12 +49,14 @@ def process(
     log: Path,
     ready: Callable[[], bool],
     *,
+    name: str = "",
     deadline: float = START,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[int]:
     """A process that got ready, ended in every case; yields its id.
 
     Args:
+        name: in errors; by default the log's.
         environment: variables added to this process's.
 
     Raises:
@@ -71,7 +73,7 @@ def process(
             start_new_session=True,  # Ctrl-C reaches this program alone, which ends all in order
         )
     try:
-        _await(started, ready, deadline, log)
+        _await(started, name or log.stem, ready, deadline, log)
         yield started.pid
     finally:
         _end(started)
@@ -102,14 +104,16 @@ def cpu_seconds(pid: int) -> float:
     return total
 
 
-def _await(started: subprocess.Popen[bytes], ready: Callable[[], bool], deadline: float, log: Path) -> None:
+def _await(
+    started: subprocess.Popen[bytes], name: str, ready: Callable[[], bool], deadline: float, log: Path
+) -> None:
     end = time.monotonic() + deadline
     while not ready():
         ended = started.poll() is not None
         if ended or time.monotonic() > end:
             words = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             problem = "ended while it started" if ended else f"was not ready within {deadline:.0f} s"
-            raise ServiceFailed(f"{log.stem} {problem}:\n{words}")
+            raise ServiceFailed(f"{name} {problem}:\n{words}")
         with suppress(subprocess.TimeoutExpired):
             started.wait(POLL)
 

@@ -9,10 +9,12 @@ time, and what is reported is the median of such ratios with the smallest and th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Protocol
+
+from derma_bench.ratios import ratio, spread
 
 LATENCIES = ("p50", "p95", "p99")
 
@@ -54,7 +56,11 @@ def compare(
 
 
 def summary(rounds: Sequence[dict[str, Any]], ours: str) -> dict[str, Any]:
-    """Figures a concurrency, and those of each contender at its own best concurrency."""
+    """Figures a concurrency, and those of each contender at its best.
+
+    ``best`` takes the highest throughput of each repeat, so ``best_ratios`` compares contenders
+    at different concurrencies, each at its own best: what they can give, not what they give alike.
+    """
     levels = sorted({row["concurrency"] for row in rounds})
     names = list(dict.fromkeys(row["contender"] for row in rounds))
     best = {name: _best(_of(rounds, name)) for name in names}
@@ -65,28 +71,10 @@ def summary(rounds: Sequence[dict[str, Any]], ours: str) -> dict[str, Any]:
     }
 
 
-def ratio(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
-    """Median, smallest and largest of the ratios of pairs that were measured together.
-
-    Raises:
-        ValueError: not pairs, or one of the others did nothing.
-    """
-    if len(ours) != len(others) or not ours:
-        raise ValueError(f"{len(ours)} and {len(others)} measurements are no pairs")
-    if min(others) <= 0:
-        raise ValueError("a contender answered nothing, so that there is no ratio to it")
-    return spread([a / b for a, b in zip(ours, others)])
-
-
 def _ratios(rates: Mapping[str, Sequence[float]], ours: str) -> dict[str, dict[str, float]]:
     """To each of the others that answered in every turn."""
     others = {name: values for name, values in rates.items() if name != ours and min(values) > 0}
     return {name: ratio(rates[ours], values) for name, values in others.items()}
-
-
-def spread(values: Iterable[float]) -> dict[str, float]:
-    values = list(values)
-    return {"median": median(values), "min": min(values), "max": max(values)}
 
 
 def _level(
@@ -94,15 +82,14 @@ def _level(
 ) -> dict[str, Any]:
     rows = {name: [row for row in _of(rounds, name) if row["concurrency"] == concurrency] for name in names}
     rates = {name: [row["throughput"] for row in rows[name]] for name in names}
-    level: dict[str, Any] = {
+    return {
         "concurrency": concurrency,
-        "contenders": {name: _contender(rows[name]) for name in names},
+        "contenders": {
+            name: _contender(rows[name]) | (_inside(rows[name]) if name != ours else {}) for name in names
+        },
         "ratios": _ratios(rates, ours),
+        **_inside(rows[ours]),
     }
-    for key in ("occupancy", "stages_ms"):
-        if found := [row[key] for row in rows[ours] if key in row]:
-            level[key] = {part: median(one.get(part, 0.0) for one in found) for part in found[0]}
-    return level
 
 
 def _contender(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -112,6 +99,16 @@ def _contender(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "latency_ms": {q: median(one[q] for one in latencies) for q in LATENCIES if latencies},
         "failures": sum(sum(row["failures"].values()) for row in rows),
         "idle_cores": max((row.get("idle_cores", 0.0) for row in rows), default=0.0),
+    }
+
+
+def _inside(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Batch occupancy and stages, where the server tells them."""
+    found = {key: [row[key] for row in rows if key in row] for key in ("occupancy", "stages_ms")}
+    return {
+        key: {part: median(one.get(part, 0.0) for one in values) for part in values[0]}
+        for key, values in found.items()
+        if values
     }
 
 

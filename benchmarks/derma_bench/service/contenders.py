@@ -1,7 +1,9 @@
 """What ``derma-bench service`` measures by turns: services under load, and the bare engine.
 
-ServiceContender(running, Generator(images), idle=[other]).measure(8, Plan())
-LoopContender(graph, Engine("cpu"), images).measure(1, Plan())
+    ServiceContender(running, Generator(images), idle=[other]).measure(8, Plan())
+    LoopContender(graph, Engine("cpu"), images).measure(1, Plan())
+
+The loop is no service: it says what serving costs.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from derma_bench import triton_statistics
-from derma_bench.comparison import Plan
-from derma_bench.generator import Generator
-from derma_bench.processes import cpu_seconds
-from derma_bench.services import Running
+from derma_bench.load.generator import Generator
+from derma_bench.servers.processes import cpu_seconds
+from derma_bench.servers.running import Running
+from derma_bench.service import triton_statistics
+from derma_bench.service.comparison import Plan
 from derma_export.configuration import engine_for
 from derma_export.engine import Engine, open_session
 from derma_semantics.contract import NETWORK
@@ -101,7 +103,7 @@ def served_engine(config: Mapping[str, Any], kind: str = "") -> Engine:
     """The engine that a served model's configuration names, with every core for one process.
 
     Args:
-        config: as Triton gives it, ``services.configuration``.
+        config: as Triton gives it, ``servers.ours.configuration``.
         kind: CPU or GPU; by default what the first instance runs on.
 
     Raises:

@@ -1,26 +1,34 @@
-"""``derma-bench service``: our service against others and against the bare engine.
+"""What ``derma-bench service`` measures: our service, its variants, others, and the bare engine.
 
-figures, repeats, subject = measure(Request(images, bundle=folder, against=("baseline",)), Plan(), state)
+    request = Request(images, bundle=folder, against=("baseline",))
+    figures, repeats, subject = measure(request, Plan(), state)
+
+All servers run from the beginning; one at a time is under load.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from derma_bench.comparison import Contender, Plan, compare, summary
-from derma_bench.contenders import LoopContender, ServiceContender, served_engine, served_graph
-from derma_bench.generator import Generator
-from derma_bench.services import OURS, REPOSITORY, Running, baseline, configuration, ours, served
+from derma_bench.load.generator import Generator
+from derma_bench.servers.baseline import baseline
+from derma_bench.servers.ours import OURS, REPOSITORY, configuration, ours, served, triton
+from derma_bench.servers.peer import peer
+from derma_bench.servers.running import Running
+from derma_bench.servers.variants import Variant, copy
+from derma_bench.service.comparison import Contender, Plan, compare, summary
+from derma_bench.service.contenders import LOOP, LoopContender, ServiceContender, served_engine, served_graph
 from derma_training.bundle import Bundle
 
-Measured = tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]
 Rival = Callable[[Path, Path], AbstractContextManager[Running]]
+RIVALS: Mapping[str, Rival] = {"baseline": baseline, "peer": peer}
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Request:
     Attributes:
         against: names of ``RIVALS``.
         bundle: what they serve.
+        variants: of our service, each in a server of its own.
         url: of a running service of ours; one is started where it is None.
         loop: measure the bare engine as well.
         processes: that send.
@@ -38,43 +47,35 @@ class Request:
     images: Sequence[bytes]
     against: tuple[str, ...] = ()
     bundle: Path | None = None
+    variants: tuple[Variant, ...] = ()
     repository: Path = REPOSITORY
     url: str | None = None
     loop: bool = True
     processes: int = 1
 
 
-@contextmanager
-def peer(bundle: Path, state: Path) -> Iterator[Running]:
-    """The public peer, in an environment of its own; see ``peer.py``."""
-    from derma_bench.peer import peer as start  # its needs are nobody else's
-
-    with start(bundle, state) as running:
-        yield running
-
-
-RIVALS: Mapping[str, Rival] = {"baseline": baseline, "peer": peer}
-
-
-def measure(request: Request, plan: Plan, state: Path, *, rivals: Mapping[str, Rival] = RIVALS) -> Measured:
+def measure(
+    request: Request, plan: Plan, state: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
     """Start everything, measure by turns, end everything.
 
     Args:
-        state: folder for logs.
+        state: folder for logs and for the variants' repositories.
 
     Returns:
         Figures, raw repeats, and what was measured.
 
     Raises:
-        ValueError: rivals need a bundle; the service serves another engine than we know.
+        ValueError: rivals need a bundle; a variant is not one, or has a name that is taken;
+            the service serves another engine than we know.
         ServiceFailed: something did not start.
     """
-    if request.against and request.bundle is None:
-        raise ValueError("--against needs --bundle: what the others serve")
+    _check(request)
+    # Nothing starts before every snippet has parsed.
+    starting = [ours(request.url, request.repository, state / OURS), *_variants(request, state)]
+    starting += [RIVALS[name](request.bundle or Path(), state / name) for name in request.against]
     with ExitStack() as stack:
-        running = [stack.enter_context(ours(request.url, request.repository, state / OURS))]
-        for name in request.against:
-            running.append(stack.enter_context(rivals[name](request.bundle or Path(), state / name)))
+        running = [stack.enter_context(one) for one in starting]
         subject = _subject(request, running)
         generator = stack.enter_context(Generator(request.images, request.processes))
         contenders = _contenders(request, running, generator)
@@ -82,6 +83,29 @@ def measure(request: Request, plan: Plan, state: Path, *, rivals: Mapping[str, R
             rounds = compare(contenders, plan, lambda turn: _tell(bar, turn))
             bar.update(bar.total - bar.n)
     return summary(rounds, OURS), rounds, subject
+
+
+def _check(request: Request) -> None:
+    if request.against and request.bundle is None:
+        raise ValueError("--against needs --bundle: what the others serve")
+    if request.variants and request.url:
+        raise ValueError(
+            f"--variant starts servers of its own: it cannot change the one at --url {request.url}"
+        )
+    taken = {OURS, LOOP, *RIVALS}
+    for variant in request.variants:
+        if not variant.name.strip() or variant.name in taken:
+            raise ValueError(f"{variant} needs a name of its own; taken are {', '.join(sorted(taken))}")
+        taken.add(variant.name)
+
+
+def _variants(request: Request, state: Path) -> Iterator[AbstractContextManager[Running]]:
+    # What our launcher, and so each of them, is told by the environment.
+    profile = os.environ.get("DERMA_PROFILE")
+    for number, variant in enumerate(request.variants, 1):
+        folder = state / f"variant-{number}"
+        models = copy(request.repository, variant, folder / "models", profile)
+        yield triton(models, folder, variant.name)
 
 
 def _tell(bar: Any, turn: str) -> None:
@@ -105,6 +129,8 @@ def _contenders(request: Request, running: Sequence[Running], generator: Generat
 def _subject(request: Request, running: Sequence[Running]) -> dict[str, Any]:
     """What was measured; rivals may serve other weights, which is then said."""
     subject = served(running[0].url) | {"sending_processes": request.processes}
+    if request.variants:
+        subject["variants"] = {one.name: one.snippet for one in request.variants}
     if request.bundle is not None:
         bundle = Bundle.open(request.bundle)
         subject |= {"rival_bundle_name": bundle.name, "rival_bundle_digest": bundle.digest}

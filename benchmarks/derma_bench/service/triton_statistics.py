@@ -15,10 +15,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-import tritonclient.grpc as triton
-
 from derma_semantics.contract import CLASSIFIER, NETWORK, PREPROCESS
-from derma_semantics.transport import translated
+from derma_semantics.transport import ModelControl
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 SHOWN = {PREPROCESS.name: "decode", NETWORK.name: "network"}
@@ -29,14 +27,13 @@ def snapshot(url: str, *, timeout: float = 10.0) -> dict[str, Any]:
     """The server's counters since it started.
 
     Raises:
-        DermaError: it does not answer.
+        DermaError: it does not answer; AccessDenied without its admin key.
     """
-    with translated(url):
-        client = triton.InferenceServerClient(url)
-        try:
-            return dict(client.get_inference_statistics(as_json=True, client_timeout=timeout))
-        finally:
-            client.close()
+    control = ModelControl(url, timeout=timeout)
+    try:
+        return control.statistics()
+    finally:
+        control.close()
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Statistics:

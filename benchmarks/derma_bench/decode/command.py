@@ -1,0 +1,72 @@
+"""derma-bench decode: milliseconds from JPEG to the model's pixels, and what faster ways change.
+
+    derma-bench decode --bundle training/bundles/derma-mini
+    derma-bench decode --images photographs --size 4000x3000 --rounds 10
+
+One thread. By turns: each round gives every decoder every image once. A decoder passes if no
+pixel and - with a bundle - no probability differs from the reference by more than the
+tolerance: 2 of 255, and 0.002.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from derma_bench import options
+from derma_bench.decode.decoders import DECODERS
+from derma_bench.decode.measure import judge, measure
+from derma_bench.decode.pictures import QUALITY, Size
+from derma_bench.outcome import finish, reported
+from derma_semantics.terminal import help_text
+from derma_training.bundle import Bundle
+
+SIZES = ((600, 450), (1024, 768), (4000, 3000))
+# Drawn pictures or photographs a size.
+IMAGES = 6
+
+
+@click.command(
+    help=help_text(__doc__), short_help="Milliseconds from JPEG to pixels, and what faster ways change."
+)
+@click.option("--bundle", type=options.FOLDER, help="Compare probabilities too.")
+@options.images("Photographs, brought to each size; default: drawn.")
+@click.option(
+    "--size", "sizes", metavar="WxH", multiple=True, help="May be repeated.  [default: three sizes]"
+)
+@click.option("--count", type=click.IntRange(min=1), default=IMAGES, show_default=True, help="Images a size.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
+@options.out("decode")
+@options.smoke("One small image, to see that it works.")
+def decode(
+    bundle: Path | None,
+    images: Path | None,
+    sizes: tuple[str, ...],
+    count: int,
+    rounds: int,
+    out: Path,
+    smoke: bool,
+) -> None:
+    wanted = tuple(map(_size, sizes)) or SIZES
+    if smoke:
+        wanted, count, rounds = SIZES[:1], 1, 1
+    with reported():
+        opened = Bundle.open(bundle) if bundle else None
+        probabilities = judge(opened) if opened else None
+        figures, rows = measure(DECODERS, wanted, count, rounds, folder=images, probabilities=probabilities)
+        subject = {
+            "bundle_name": opened.name if opened else "no bundle",
+            "bundle_digest": opened.digest if opened else "",
+            "precision": "one thread",
+            "payloads": f"{count} {'photographs' if images else 'drawn pictures'} a size, quality {QUALITY}",
+        }
+        finish("decode", out, (figures, rows, subject), smoke=smoke)
+
+
+def _size(text: str) -> Size:
+    try:
+        width, height = map(int, text.lower().split("x"))
+    except ValueError as exc:
+        raise click.BadParameter(f"{text!r} is no size such as 600x450", param_hint="--size") from exc
+    return width, height

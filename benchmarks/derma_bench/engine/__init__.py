@@ -1,0 +1,1 @@
+"""One network in many engines, by turns, beside the rate at which the machine multiplies matrices."""

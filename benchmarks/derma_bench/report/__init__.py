@@ -1,0 +1,1 @@
+"""What becomes of figures: a JSON file a run, Markdown tables, plots."""

@@ -1,0 +1,1 @@
+"""The servers under measurement: ours, variants of it, the baseline, the public peer."""

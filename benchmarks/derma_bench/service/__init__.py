@@ -1,0 +1,1 @@
+"""Our service beside others and beside the bare engine, by turns."""

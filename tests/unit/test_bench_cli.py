@@ -1,0 +1,75 @@
+"""The command line: what it teaches, and how it refuses."""
+
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+from click import ClickException
+from click.testing import CliRunner
+
+from derma_bench.cli import main
+from derma_bench.outcome import reported
+
+
+def test_help_teaches():
+    run = CliRunner().invoke
+    assert "derma-bench saturate --p99 100" in run(main, ["--help"]).output
+    for command in ("service", "saturate", "engine", "decode", "report"):
+        done = run(main, [command, "--help"])
+        assert done.exit_code == 0, done.output
+        assert "--smoke" in done.output or command == "report"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["service", "--concurrency", "1,x"], "no list such as"),
+        (["service", "--concurrency", "0"], "start at 1"),
+        (["service", "--against", "nobody"], "nobody"),
+        (["saturate"], "--p99"),
+        (["report", "missing.json", "--out", "x"], "missing.json"),
+    ],
+)
+def test_wrong_usage_is_told(arguments, words):
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+def test_a_sending_process_that_died_is_told():
+    with (
+        pytest.raises(ClickException, match="a process that sends images died.*fewer --processes"),
+        reported(),
+    ):
+        raise BrokenProcessPool("terminated abruptly")
+
+
+def test_rivals_need_a_bundle(tmp_path):
+    done = CliRunner().invoke(main, ["service", "--against", "baseline", "--out", str(tmp_path / "a.json")])
+    assert done.exit_code == 1
+    assert "needs --bundle" in done.output
+
+
+SMALLER = "max_batch_size: 4"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--variant", "a", "max_batch: 4"], "variant 'a' is no part of a config.pbtxt: 1:1"),
+        (["--variant", "a", "max_batch_size: 32"], "variant 'a' changes nothing"),
+        (["--variant", "a", ""], "variant 'a' changes nothing"),
+        (["--variant", "a", 'name: "resnet"'], "variant 'a' changes the model 'resnet': choose from"),
+        (["--variant", "a", SMALLER, "--variant", "a", SMALLER], "variant 'a' needs a name of its own"),
+        (["--variant", "derma", SMALLER], "variant 'derma' needs a name of its own"),
+        (["--variant", "baseline", SMALLER], "taken are baseline, derma, engine loop, peer"),
+        (["--variant", " ", SMALLER], "variant ' ' needs a name"),
+        (["--variant", "a", SMALLER, "--url", "127.0.0.1:1"], "cannot change the one at --url 127.0.0.1:1"),
+    ],
+)
+def test_wrong_variants_are_refused_before_anything_starts(arguments, words, tmp_path, jpeg, monkeypatch):
+    monkeypatch.delenv("DERMA_PROFILE", raising=False)
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    where = ["--images", str(tmp_path), "--out", str(tmp_path / "a.json")]
+    done = CliRunner().invoke(main, ["service", *arguments, *where])
+    assert done.exit_code == 1
+    assert words in done.output
