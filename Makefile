@@ -9,7 +9,9 @@ GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 SALIENCY_PORT ?= 8003
 APP_PORT ?= 8501
-export HTTP_PORT GRPC_PORT METRICS_PORT SALIENCY_PORT
+# What operators show: the launcher writes it, `make status` and `derma-export --load` read it.
+DERMA_ADMIN_KEY_FILE ?= .run/admin.key
+export HTTP_PORT GRPC_PORT METRICS_PORT SALIENCY_PORT DERMA_ADMIN_KEY_FILE
 # A GPU profile, e.g. PROFILE=cuda.
 ifdef PROFILE
 export DERMA_PROFILE := $(PROFILE)

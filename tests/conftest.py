@@ -14,7 +14,11 @@ from derma_semantics.evaluation.truth import Case, write_truth
 from derma_semantics.synthetic import draw
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("unit", "parity", "e2e")
+LAYERS = ("unit", "parity", "e2e", "faults")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "faults: promises that hold when something goes wrong")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -56,7 +56,7 @@ class AsyncDermaClient(BaseClient):
         transport: AsyncTransport | None = None,
         saliency: HttpSaliency | None = None,
     ) -> None:
-        super().__init__(timeout, retry_for, token, saliency_url, saliency)
+        super().__init__(timeout, retry_for, tls, token, saliency_url, saliency)
         self._transport = transport or GrpcAsyncTransport(url, tls=tls, token=token)
 
     @overload

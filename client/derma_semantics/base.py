@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from derma_semantics.connection import Host, check_token
+from derma_semantics.connection import TLS, Host, check_token
 from derma_semantics.diagnosis import Diagnosis, ServedBundle
 from derma_semantics.errors import DeadlineExceeded
 from derma_semantics.images import ImageLike
@@ -33,6 +33,7 @@ class BaseClient:
         self,
         timeout: float,
         retry_for: float,
+        tls: TLS | None,
         token: str | None,
         saliency_url: str,
         saliency: HttpSaliency | None,
@@ -40,7 +41,7 @@ class BaseClient:
         self.timeout = timeout
         self.retry_for = retry_for
         self._bundles: dict[str, ServedBundle] = {}
-        self._token, self._saliency_url = token, saliency_url
+        self._tls, self._token, self._saliency_url = tls, token, saliency_url
         if saliency is not None:
             self._saliency = saliency
 
@@ -51,7 +52,7 @@ class BaseClient:
             check_token(
                 self._token, [Host(url.hostname or "", url.port or 80)], encrypted=url.scheme == "https"
             )
-        return HttpSaliency(self._saliency_url, self._token)
+        return HttpSaliency(self._saliency_url, self._token, self._tls)
 
     def _close_saliency(self) -> None:
         if "_saliency" in vars(self):

@@ -59,7 +59,7 @@ class DermaClient(BaseClient):
         timeout: seconds that one image may take, unless a call says otherwise.
         retry_for: for so many of these seconds, an image that finds no server, a model that reloads
             or a full queue is tried again, after waits that grow to 2 s; 0: never.
-        tls: encrypts the connection; default: plaintext.
+        tls: encrypts the connection, also that to a sidecar at an ``https`` address; default: plaintext.
         token: sent with every call as ``authorization: Bearer ...``; in plaintext only to this machine.
         saliency_url: the sidecar that ``explain`` asks.
         transport: replaces the gRPC connection, for tests.
@@ -81,7 +81,7 @@ class DermaClient(BaseClient):
         transport: Transport | None = None,
         saliency: HttpSaliency | None = None,
     ) -> None:
-        super().__init__(timeout, retry_for, token, saliency_url, saliency)
+        super().__init__(timeout, retry_for, tls, token, saliency_url, saliency)
         self._transport = transport or GrpcTransport(url, tls=tls, token=token)
 
     @overload

@@ -80,8 +80,25 @@ class TLS:
             *(None if path is None else Path(path).read_bytes() for path in self._files())
         )
 
+    def for_http(self) -> dict[str, Any]:
+        """What urllib3 makes of it."""
+        files = {"ca_certs": self.ca, "cert_file": self.certificate, "key_file": self.key}
+        names = {"assert_hostname": self.name, "server_hostname": self.name}
+        return {key: str(value) for key, value in (files | names).items() if value is not None}
+
     def _files(self) -> tuple[PemFile | None, PemFile | None, PemFile | None]:
         return self.ca or _system_roots(), self.key, self.certificate
+
+
+def tls_from_environment() -> TLS | None:
+    """What DERMA_CA, DERMA_CERT, DERMA_KEY and DERMA_TLS_NAME say; None where none is set.
+
+    Raises:
+        ValueError, OSError: see ``TLS``.
+    """
+    names = {"ca": "DERMA_CA", "certificate": "DERMA_CERT", "key": "DERMA_KEY", "name": "DERMA_TLS_NAME"}
+    given = {field: os.environ.get(variable) or None for field, variable in names.items()}
+    return TLS(**given) if any(given.values()) else None
 
 
 class Host(NamedTuple):

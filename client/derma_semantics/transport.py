@@ -243,7 +243,11 @@ def _traced(channel: Channel) -> Iterator[tuple[tuple[str, str], ...]]:
 def _translate(url: str, code: str, message: str) -> errors.DermaError:
     if code == "INVALID_ARGUMENT":
         return errors.from_wire(message) or errors.InvalidRequest(message)
-    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or _CLOSED.search(message):
+    if _CLOSED.search(message):
+        return errors.AccessDenied(
+            f"{url} wants its admin key for this: set DERMA_ADMIN_KEY or DERMA_ADMIN_KEY_FILE"
+        )
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return errors.AccessDenied(f"{url} refused the caller: {message}")
     if code == "DEADLINE_EXCEEDED":
         return errors.DeadlineExceeded(f"{url} did not answer in time")

@@ -3,11 +3,12 @@
     derma-export training/bundles/derma-mini --repository model_repository
     derma-export BUNDLE --precision bf16 --data ISIC2018_FOLDER
     derma-export --architecture biomedclip --random-weights --precision int8
+    derma-export --check                # are the versions of the repository what was exported?
 
 Merges the LoRA adapter, embeds the definitions, exports one ONNX graph, lowers it to the
 precision, compares it with PyTorch, and only then writes the next version. Where the gate
 rejects a lowered graph, the layers that suffer most are kept as they were and it is tried again.
-Exit code 1: the bundle or the gate failed, and the repository is as it was.
+Exit code 1: the bundle, its signature or the gate failed, and the repository is as it was.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from derma_export.integrity import Tampered
+from derma_export.repository import check as check_repository
 from derma_export.repository import is_newest
 from derma_semantics.contract import NETWORK
 from derma_semantics.errors import DermaError
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
 from derma_training.bundle import Bundle, BundleError
+from derma_training.signing import require_signature
 
 if TYPE_CHECKING:
     from derma_export.engine import Precision
@@ -73,6 +77,17 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 )
 @click.option("--random-weights", is_flag=True, help="With --architecture: seeded random weights.")
 @click.option("--seed", default=0, show_default=True, help="Of the random weights.")
+@click.option(
+    "--require-signature",
+    "public_key",
+    metavar="PUBLIC_KEY",
+    envvar="DERMA_SIGNATURE_KEY",
+    help="Refuse a bundle that this key did not sign (`derma-train sign`): a file of minisign's, or the "
+    "key itself.  [env: DERMA_SIGNATURE_KEY]",
+)
+@click.option(
+    "--check", is_flag=True, help="Only check the repository's versions; exit code 1 if one was altered."
+)
 @click.option("--load", metavar="HOST:PORT", help="Have a running server load the new version (gRPC).")
 @click.option("--if-needed", is_flag=True, help="Do nothing if the newest version holds this bundle.")
 def main(
@@ -84,12 +99,17 @@ def main(
     architecture: str | None,
     random_weights: bool,
     seed: int,
+    public_key: str | None,
+    check: bool,
     load: str | None,
     if_needed: bool,
 ) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     if find_spec("onnx") is None:
         raise click.ClickException("this command needs more packages: pip install 'derma-semantics[export]'")
+    if check:
+        _check(repository)
+        return
     if (folder is None) == (architecture is None):
         raise click.UsageError("name a BUNDLE, or --architecture biomedclip --random-weights")
     if architecture and not random_weights:
@@ -98,9 +118,10 @@ def main(
         )
     try:
         bundle = Bundle.open(folder) if folder else _random(seed)
-        if if_needed and is_newest(
-            repository, bundle, precision, labelled=bool(data) and not bundle.random_weights
-        ):
+        if public_key:
+            click.echo(f"signed {bundle.name}: {require_signature(bundle, public_key)}")
+        labelled = bool(data) and not bundle.random_weights
+        if if_needed and _is_there(repository, bundle, precision, labelled):
             click.echo(
                 f"{repository.resolve()} holds {bundle.name} ({bundle.digest[:12]}), {precision}, already"
             )
@@ -112,6 +133,27 @@ def main(
         sys.exit(1)
     if load:
         _load(load)
+
+
+def _check(repository: Path) -> None:
+    try:
+        found = check_repository(repository)
+    except (Tampered, OSError) as exc:
+        click.echo(f"error: {exc}", err=True)
+        sys.exit(1)
+    for version, manifest in found.items():
+        click.echo(
+            f"version {version} is what was exported: {manifest['bundle_name']} {manifest['bundle_digest']}"
+        )
+    click.echo(f"{repository.resolve()} holds {len(found)} versions")
+
+
+def _is_there(repository: Path, bundle: Bundle, precision: Precision, labelled: bool) -> bool:
+    try:
+        return is_newest(repository, bundle, precision, labelled=labelled)
+    except Tampered as exc:
+        click.secho(f"warning: {exc}; a new version takes its place", fg="yellow", err=True)
+        return False
 
 
 def _random(seed: int) -> Bundle:

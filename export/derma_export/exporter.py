@@ -24,11 +24,12 @@ from derma_export import fusion, gate
 from derma_export.configuration import engine_for
 from derma_export.engine import Engine, Precision
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
+from derma_export.integrity import GRAPH
 from derma_export.precision import Attempt, attempts
-from derma_export.repository import GRAPH, configuration, install, parameters, prepare
+from derma_export.repository import configuration, install, naming, parameters, prepare
 from derma_export.samples import Samples
 from derma_semantics.contract import NETWORK
-from derma_training.bundle import Bundle, sha256
+from derma_training.bundle import Bundle, BundleError, sha256
 from derma_training.classifier import Answers, Classifier
 
 Open = Callable[[Path, Engine], gate.Runner]
@@ -65,6 +66,7 @@ def export_bundle(
 
     Raises:
         GateFailed: nothing was written.
+        BundleError: the bundle was altered meanwhile; nothing was written.
         ValueError: the repository's configuration asks for what does not exist.
     """
     classifier = Classifier.from_bundle(bundle)
@@ -72,7 +74,7 @@ def export_bundle(
     say(f"merge  embeddings move by {merge:.1e} (limit {gate.MERGE_LIMIT:.0e})")
     reference = gate.in_batches(classifier, task.samples.pixels)
     engine = _engine(repository, task.precision)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="derma-export-") as scratch, naming(Path(scratch)):
         graph = Path(scratch) / GRAPH
         export_onnx(classifier, graph, fuse_attention=task.precision == "fp16")
         attempt, report = _first_to_pass(graph, reference, task, say, lambda path: run_graph(path, engine))
@@ -86,8 +88,15 @@ def export_bundle(
             "kept": [layer.place for layer in attempt.kept],
             "fused": _fused(attempt.graph, task.precision),
         }
+        _require_unchanged(bundle)
         prepare(repository)
         return install(repository, attempt.graph, manifest, values, classifier.text.shape[1])
+
+
+def _require_unchanged(bundle: Bundle) -> None:
+    """Check every file once more, since they were read after the bundle was opened."""
+    if Bundle.open(bundle.path).digest != bundle.digest:
+        raise BundleError(f"{bundle.path} was altered while it was exported")
 
 
 def _first_to_pass(

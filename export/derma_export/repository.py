@@ -2,8 +2,9 @@
 
     version = install(Path("model_repository"), graph, manifest, parameters, embedding_size)
 
-The version appears under its number by one rename. ``config.pbtxt`` stays the file
-people wrote, and so do the profiles in ``configs/``: only the bundle's values are replaced,
+Everything is written under other names first and then renamed, so that a full disk or a kill
+leaves what was there; the next export clears away what a killed one left. ``config.pbtxt`` stays
+the file people wrote, and so do the profiles in ``configs/``: only the bundle's values are replaced,
 and the result is parsed to prove that nothing else changed.
 """
 
@@ -14,7 +15,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,15 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
 from derma_export.facts import facts
+from derma_export.integrity import GRAPH, MANIFEST, check_version, read_manifest, versions
 from derma_export.lock import locked
 from derma_semantics.conditions import CODES
 from derma_semantics.contract import FACTS, MODELS, NETWORK, Model
 from derma_training.bundle import Bundle
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_repository"
-GRAPH = "model.onnx"
-MANIFEST = "manifest.json"
+CONFIGURATION = "config.pbtxt"
+INCOMING = ".incoming"
 # A quoted value in a configuration.
 STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 
@@ -41,18 +44,24 @@ def prepare(repository: Path) -> None:
     Raises:
         ValueError: they are not at hand, because this package was installed without its checkout;
             or the repository's own are older than the contract.
+        OSError: the disk is full or cannot be written; called again, it finishes what it began.
     """
-    for model in MODELS:
-        if not (repository / model.name / "config.pbtxt").is_file():
-            # Of the network only the configuration: its versions are what export makes.
-            skip = ("[0-9]*", ".incoming*") if model is NETWORK else ("__pycache__",)
-            shutil.copytree(
-                _template(repository, model),
-                repository / model.name,
-                ignore=shutil.ignore_patterns(*skip),
-                dirs_exist_ok=True,
-            )
-        _check_outputs(model, repository / model.name / "config.pbtxt")
+    repository.mkdir(parents=True, exist_ok=True)
+    with locked(repository), naming(repository):
+        for model in MODELS:
+            if not (repository / model.name / CONFIGURATION).is_file():
+                _copy_template(repository, model)
+            _check_outputs(model, repository / model.name / CONFIGURATION)
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Say where writing failed: a write to a full disk names no file by itself."""
+    try:
+        yield
+    except OSError as exc:
+        exc.filename = exc.filename or str(folder)
+        raise
 
 
 def configuration(repository: Path) -> dict[str, Any]:
@@ -61,20 +70,31 @@ def configuration(repository: Path) -> dict[str, Any]:
     Raises:
         ValueError: neither is at hand.
     """
-    path = repository / NETWORK.name / "config.pbtxt"
+    path = repository / NETWORK.name / CONFIGURATION
     if not path.is_file():
-        path = _template(repository, NETWORK) / "config.pbtxt"
+        path = _template(repository, NETWORK) / CONFIGURATION
     config: dict[str, Any] = MessageToDict(_parse(path.read_text()), preserving_proto_field_name=True)
     return config
 
 
 def newest(repository: Path) -> dict[str, Any] | None:
-    """Manifest of the highest version, None if there is none."""
-    versions = _versions(repository / NETWORK.name)
-    if not versions or not (versions[-1] / MANIFEST).is_file():
-        return None
-    manifest: dict[str, Any] = json.loads((versions[-1] / MANIFEST).read_text())
-    return manifest
+    """Manifest of the highest version, None if there is none.
+
+    Raises:
+        Tampered: it is missing or damaged.
+    """
+    found = versions(repository / NETWORK.name)
+    return read_manifest(found[-1]) if found else None
+
+
+def check(repository: Path) -> dict[str, dict[str, Any]]:
+    """Manifests of all versions, by number, once each is found to be what was exported.
+
+    Raises:
+        Tampered: one is not; see ``integrity``.
+    """
+    stated = stamped_parameters(repository)
+    return {v.name: check_version(v, stated) for v in versions(repository / NETWORK.name)}
 
 
 def parameters(bundle: Bundle, precision: str) -> dict[str, str]:
@@ -95,20 +115,24 @@ def is_newest(repository: Path, bundle: Bundle, precision: str, *, labelled: boo
         labelled: its gate must have seen labels.
 
     A version that lacks an output of today's contract is not: servers would refuse to load it.
+
+    Raises:
+        Tampered: servers would refuse it because it is not what was exported.
     """
-    expected, manifest = parameters(bundle, precision), newest(repository)
+    expected, found = parameters(bundle, precision), versions(repository / NETWORK.name)
+    if not found or not expected.items() <= stamped_parameters(repository).items():
+        return False
+    manifest = check_version(found[-1], expected)
     return (
-        manifest is not None
-        and expected.items() <= manifest.items()
+        expected.items() <= manifest.items()
         and not (labelled and manifest["gate"].get("balanced_accuracy") is None)
         and set(NETWORK.outputs) <= set(manifest.get("outputs", ()))
-        and expected.items() <= stamped_parameters(repository).items()
     )
 
 
 def stamped_parameters(repository: Path) -> dict[str, str]:
     """The parameters that the network's configuration states."""
-    config = _parse((repository / NETWORK.name / "config.pbtxt").read_text())
+    config = _parse((repository / NETWORK.name / CONFIGURATION).read_text())
     return {key: value.string_value for key, value in config.parameters.items()}
 
 
@@ -127,24 +151,29 @@ def install(
 
     Returns:
         The new version number.
+
+    Raises:
+        OSError: the disk is full or cannot be written; everything is as it was.
+        ValueError: a configuration lacks what must be stamped; everything is as it was.
     """
     model = repository / NETWORK.name
-    with locked(model):
-        stamped = {path: stamp(path.read_text(), values, embedding_size) for path in _configurations(model)}
-        version = max((int(folder.name) for folder in _versions(model)), default=0) + 1
-        incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=model))
-        try:
-            shutil.copyfile(graph, incoming / GRAPH)
-            (incoming / MANIFEST).write_text(json.dumps({"version": version, **manifest}, indent=2) + "\n")
-            incoming.chmod(0o755)
-            _flush(incoming / GRAPH, incoming / MANIFEST, incoming)
-            incoming.rename(model / str(version))
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
-        _flush(model)
-        _replace(model / "labels.txt", "".join(f"{code}\n" for code in CODES))
-        for path, text in stamped.items():
-            _replace(path, text)
+    with locked(model), _swept(model), naming(model):
+        existing = versions(model)
+        version = int(existing[-1].name) + 1 if existing else 1
+        texts = {model / "labels.txt": "".join(f"{code}\n" for code in CODES)}
+        texts |= {path: stamp(path.read_text(), values, embedding_size) for path in _configurations(model)}
+        drafts = [_draft(path, text) for path, text in texts.items() if not _holds(path, text)]
+        incoming = Path(tempfile.mkdtemp(prefix=f"{INCOMING}-", dir=model))
+        shutil.copyfile(graph, incoming / GRAPH)
+        (incoming / MANIFEST).write_text(json.dumps({"version": version, **manifest}, indent=2) + "\n")
+        incoming.chmod(0o755)
+        _flush(incoming / GRAPH, incoming / MANIFEST, incoming)
+        steps = [(incoming, model / str(version)), *drafts]
+        # Killed between these, the configuration states the version before, which is there; where
+        # there is none, it must not state a bundle that nothing was made from.
+        for source, target in steps if existing else [*steps[1:], steps[0]]:
+            source.replace(target)
+        _flush(*{target.parent for _, target in steps})
     return version
 
 
@@ -198,20 +227,51 @@ def _check_outputs(model: Model, path: Path) -> None:
         )
 
 
-def _versions(model: Path) -> list[Path]:
-    if not model.is_dir():
-        return []
-    return sorted((v for v in model.iterdir() if v.is_dir() and v.name.isdigit()), key=lambda v: int(v.name))
+def _copy_template(repository: Path, model: Model) -> None:
+    """Copy a model's folder; its configuration last, so that a half-made copy is made again."""
+    target, template = repository / model.name, _template(repository, model)
+    for source in sorted(path for path in template.rglob("*") if path.is_file()):
+        name = source.relative_to(template)
+        if name != Path(CONFIGURATION) and _belongs(model, name.parts[0]) and "__pycache__" not in name.parts:
+            (target / name.parent).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target / name)
+            _flush(target / name)
+    draft, path = _draft(target / CONFIGURATION, (template / CONFIGURATION).read_text())
+    draft.replace(path)
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step; leave it alone if it would not change."""
-    if path.is_file() and path.read_text() == text:
-        return
-    temporary = path.with_name(f".{path.name}.incoming")
-    temporary.write_text(text)
-    _flush(temporary)
-    temporary.replace(path)
+def _belongs(model: Model, name: str) -> bool:
+    """Of the network only the configuration: its versions are what export makes."""
+    return model is not NETWORK or not (name.isdigit() or name.startswith("."))
+
+
+@contextmanager
+def _swept(model: Path) -> Iterator[None]:
+    """Remove what an export that was killed left, and what this one leaves if it fails."""
+    _sweep(model)
+    try:
+        yield
+    finally:
+        _sweep(model)
+
+
+def _sweep(model: Path) -> None:
+    for folder in model.glob(f"{INCOMING}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for draft in (*model.glob(f".*{INCOMING}"), *model.glob(f"configs/.*{INCOMING}")):
+        draft.unlink(missing_ok=True)
+
+
+def _draft(path: Path, text: str) -> tuple[Path, Path]:
+    """Text on disk under another name, and the name it is meant for."""
+    draft = path.with_name(f".{path.name}{INCOMING}")
+    draft.write_text(text)
+    _flush(draft)
+    return draft, path
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text() == text
 
 
 def _flush(*paths: Path) -> None:

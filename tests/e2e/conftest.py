@@ -149,6 +149,22 @@ def start_service(repository: Path, tmp_path: Path) -> Iterator[Callable[..., Se
             stop(service)
 
 
+@pytest.fixture(scope="module")
+def start_lasting(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Service]]:
+    """As ``start_service``, for services that the tests of a module share."""
+    services = []
+
+    def begin(*options: str) -> Service:
+        services.append(start(repository, tmp_path_factory.mktemp("state"), *options))
+        return services[-1]
+
+    yield begin
+    for service in services:
+        stop(service)
+
+
 @pytest.fixture
 def another_service(start_service: Callable[..., Service]) -> Service:
     """One that the test ends itself."""

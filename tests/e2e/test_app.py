@@ -41,7 +41,7 @@ FLAGS = (
     "--use-fake-ui-for-media-stream",
 )
 SCRIPT = "<script>document.title='broken'</script>"
-DESKTOP, PHONE = 1280, 390
+DESKTOP, PHONE, NOTICE = 1280, 390, 40
 PATIENT = "Nightingale"
 LOADED = """return [...document.querySelectorAll('[data-testid=stImage] img')]
     .filter(i => i.complete && i.naturalWidth > 0).map(i => i.src)"""
@@ -160,6 +160,10 @@ class Page:
     def all(self, css):
         return [e for e in self.driver.find_elements(By.CSS_SELECTOR, css) if e.is_displayed()]
 
+    def texts(self, css):
+        """What these elements say, once the page is at rest."""
+        return self.settled(f"return [...document.querySelectorAll('{css}')].map(e => e.innerText)")
+
     def press(self, css, text):
         """Click it, also where the page is being drawn anew under the pointer."""
         wait = WebDriverWait(self.driver, 60, 0.1, [WebDriverException])
@@ -195,7 +199,7 @@ class Page:
         command = "Emulation.setDeviceMetricsOverride"
         self.driver.execute_cdp_cmd(command, size)
         script = "return document.querySelector('.stMainBlockContainer').scrollHeight"
-        height = max(900, self.settled(script))
+        height = max(900, self.settled(script) + NOTICE)
         self.driver.execute_cdp_cmd(command, {**size, "height": height})
         self.settled(script)
         self.driver.save_screenshot(str(self.folder / f"{name}.png"))
@@ -254,10 +258,8 @@ def test_a_photograph_gets_the_alert_and_the_chart_of_the_service(page, client, 
     tone = "red" if diagnosis.high_risk else "amber" if diagnosis.triage else "neutral"
     assert page.find(f".derma-alert .derma-box.{tone} h3")
     names = [texts.first_upper(f.condition.name) for f in diagnosis.differential]
-    assert [name.text for name in page.all(".derma-chart .name > span")] == names
-    assert [value.text for value in page.all(".derma-chart .value")] == [
-        texts.percent(f.probability) for f in diagnosis.differential
-    ]
+    assert page.texts(".derma-chart .name > span") == names
+    assert page.texts(".derma-chart .value") == [texts.percent(f.probability) for f in diagnosis.differential]
     assert "n = 49" in page.find(".derma-rates").text
     page.press(".derma-chart summary", names[0])
     page.find(".derma-chart li", texts.first_upper(diagnosis.top.condition.prompts[0]))
@@ -365,7 +367,7 @@ def test_without_triton_it_says_so_and_recovers(page, stack, until):
     stack.triton.stop()
     page.find(".derma-box.red h3", texts.SERVICE_DOWN)
     page.press("button", "Sample")
-    page.find(".derma-box", texts.WAITING)
+    page.find(".derma-empty", texts.WAITING)
     page.shot("11-no-service")
     stack.triton.start(until)
     page.gone(".derma-box.red h3", texts.SERVICE_DOWN)

@@ -23,7 +23,7 @@ def test_the_launcher_starts_replaces_and_stops_the_sidecar(until, start_service
     assert ready(service)
     (before,) = service.sidecars()
     os.kill(before, signal.SIGKILL)
-    until(lambda: before not in service.sidecars() and ready(service), 30, "another sidecar answers")
+    until(lambda: before not in service.sidecars() and ready(service), 60, "another sidecar answers")
     service.launcher.send_signal(signal.SIGTERM)
     service.launcher.communicate(timeout=60)
     assert service.launcher.returncode == 0

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import Dataset, FileMetaDataset, dcmwrite, uid
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 from streamlit.testing.v1 import AppTest
@@ -24,6 +25,7 @@ from derma_semantics.diagnosis import Diagnosis, Finding, ServedBundle
 from derma_semantics.errors import CorruptImage, InvalidRequest, ServiceUnavailable
 from derma_semantics.preprocess import crop_box
 from derma_semantics.saliency import Explanation
+from derma_semantics.synthetic import draw
 from derma_training.bundle import Bundle
 
 DIGEST = "ab" * 32
@@ -121,6 +123,23 @@ def typed(page, text):
     box.options.append(text)
     box.set_value(text)
     return page
+
+
+def dicom():
+    """A photograph with a patient."""
+    pixels = np.asarray(draw(1).image)
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = uid.DermoscopicPhotographyImageStorage, uid.generate_uid()
+    ds.PatientName, ds.PatientID = "Nightingale^Florence", "PAT-1820"
+    ds.Rows, ds.Columns = pixels.shape[:2]
+    ds.SamplesPerPixel, ds.PlanarConfiguration, ds.PhotometricInterpretation = 3, 0, "RGB"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
+    ds.PixelData = pixels.tobytes()
+    buffer = io.BytesIO()
+    dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def encode(image, kind="PNG"):
@@ -262,7 +281,8 @@ def test_without_the_sidecar_the_page_says_so_and_recovers(client):
     client.sidecar_down = True
     page = with_maps(client)
     assert texts.SALIENCY_DOWN in shown(page)
-    assert "127.0.0.1:8003 is not available: refused." in shown(page)
+    assert len(client.explained) == 2  # once a drawing: the page is drawn again, to go on asking
+    assert "127.0.0.1:8003 is not available: refused" in shown(page)
     assert "High risk" in shown(page)
     client.sidecar_down = False
     page.run()
@@ -284,6 +304,26 @@ def test_without_the_service_the_page_says_so_and_recovers(client):
     page.run()
     assert texts.SERVICE_DOWN in shown(page)
     assert "High risk" in shown(page)  # what was answered stays
+
+
+def test_an_answer_that_fails_says_so(client):
+    def classify(image):
+        raise ServiceUnavailable("127.0.0.1:8001 is not available: the queue is full")
+
+    client.classify = classify
+    html = shown(opened(client, "Sample"))
+    assert texts.NO_ANSWER in html
+    assert "the queue is full" in html
+
+
+def test_dicom_shows_its_picture_and_nobody_s_name(client):
+    page = opened(client)
+    page.file_uploader(key="upload").upload("lesion.dcm", dicom()).run()
+    page.button(key="xray").click().run()
+    assert "High risk" in shown(page)
+    assert len(page.get("image")) == 3
+    everything = repr(page.main) + repr([image.proto for image in page.get("image")])
+    assert not any(secret in everything for secret in ("Nightingale", "PAT-1820"))
 
 
 def test_random_weights_are_red(client):

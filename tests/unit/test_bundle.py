@@ -31,14 +31,62 @@ def test_committed_bundle_is_good_enough(mini):
     assert metrics["split"]["by"] == "lesion"
 
 
-@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "prompts.json", "text/vocab.txt"])
+NAMES = (
+    "open_clip_model.safetensors",
+    "prompts.json",
+    "calibration.json",
+    "text/vocab.txt",
+    "adapter/adapter_model.safetensors",
+    "adapter/adapter_config.json",
+    "MODEL_CARD.md",
+)
+
+
+def flip(path, position):
+    """Change one bit of a byte."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_altered_files_are_refused(copy, name):
     path = copy / name
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    flip(path, path.stat().st_size // 2)
     with pytest.raises(BundleError, match=f"{name} was altered"):
         Bundle.open(copy)
     path.unlink()
     with pytest.raises(BundleError, match=f"{name} is missing"):
+        Bundle.open(copy)
+
+
+def test_an_altered_manifest_is_refused_or_another_bundle(copy):
+    """No byte of it can change unnoticed: the digest is that of all of them."""
+    path, digest = copy / "bundle.json", Bundle.open(copy).digest
+    original, outcomes = path.read_bytes(), set()
+    for position in range(0, len(original), len(original) // 40):
+        flip(path, position)
+        try:
+            assert Bundle.open(copy).digest != digest
+            outcomes.add("another")
+        except BundleError:
+            outcomes.add("refused")
+        path.write_bytes(original)
+    assert outcomes == {"another", "refused"}
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", "{", '{"schema_version": 1, "files": ["a"]}', "\x00"])
+def test_a_manifest_that_is_none_is_named(copy, content):
+    (copy / "bundle.json").write_text(content)
+    with pytest.raises(BundleError, match=r"bundle\.json was altered|schema version"):
+        Bundle.open(copy)
+
+
+def test_linked_folders_are_refused(copy, tmp_path):
+    """Files behind them would be used without having been checked."""
+    (copy / "adapter").rename(tmp_path / "elsewhere")
+    (copy / "adapter").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=r"adapter/\S+ is missing"):
         Bundle.open(copy)
 
 

@@ -46,7 +46,7 @@ class FakeServer:
 class FakeSidecar:
     answer = {"ready": True, "bundle": "mini"}
 
-    def __init__(self, url, token):
+    def __init__(self, *_):
         pass
 
     def ready(self, timeout):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from derma_semantics.app.markup import Markup, Tone, box, element
+from derma_semantics.app.markup import Markup, Tone, box, element, folded
 from derma_semantics.app.texts import (
     NOT_STATED,
     count,
@@ -94,7 +94,7 @@ def _calibrated(diagnosis: Diagnosis) -> Markup:
     parts = [element("p", f"Set for: {first_lower(typeset(promise))}", "derma-note")] if promise else []
     if rates:
         parts += [_table(rates, level), *_in_counts(rates, level)]
-    parts.append(_folded("What this rests on", [*_measured_on(stated), *_ranked_first(diagnosis)]))
+    parts.append(folded("What this rests on", [*_measured_on(stated), *_ranked_first(diagnosis)]))
     return element("div", parts, "derma-calibration")
 
 
@@ -145,7 +145,3 @@ def _ranked_first(diagnosis: Diagnosis) -> list[Markup]:
 
 def _cell(value: dict[str, Any]) -> Markup:
     return element("td", [element("b", percent(value["value"])), element("small", interval(value))])
-
-
-def _folded(title: str, paragraphs: list[Markup]) -> Markup:
-    return element("details", [element("summary", title), *paragraphs])

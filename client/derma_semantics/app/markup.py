@@ -25,10 +25,17 @@ def element(tag: str, content: str | list[Markup], name: str = "", **attributes:
     return Markup(f"<{tag}{head}>{_inner(content)}</{tag}>")
 
 
-def box(tone: Tone, title: str, *paragraphs: str) -> Markup:
+def box(tone: Tone, title: str, *paragraphs: str, details: str = "") -> Markup:
     """A message with a coloured edge; screen readers announce red ones."""
-    content = [element("h3", title), *(element("p", text) for text in paragraphs if text)]
+    content = [element("h3", title), *(element("p", text) for text in paragraphs)]
+    if details:
+        content.append(folded("Details", [element("p", details)]))
     return element("div", content, f"derma-box {tone}", role="alert" if tone == "red" else "status")
+
+
+def folded(title: str, content: list[Markup]) -> Markup:
+    """What opens on demand."""
+    return element("details", [element("summary", title), *content])
 
 
 def show(markup: Markup) -> None:

@@ -62,7 +62,7 @@ def _diagnosis(client: DermaClient, photo: Photo, ready: bool) -> Diagnosis | No
     if known and known[0] == photo.digest:
         return known[1]
     if not ready:
-        show(box("neutral", "Waiting for the service", texts.WAITING))
+        show(element("p", texts.WAITING, "derma-empty"))
         return None
     try:
         with st.spinner("Classifying"):
@@ -71,7 +71,7 @@ def _diagnosis(client: DermaClient, photo: Photo, ready: bool) -> Diagnosis | No
         show(box("amber", texts.UNREADABLE, texts.sentence(exc)))
         return None
     except DermaError as exc:
-        show(box("red", "The image was not classified", texts.sentence(exc), texts.CHECKING))
+        show(box("red", texts.NO_ANSWER, texts.CHECKING, details=str(exc)))
         return None
     st.session_state.diagnosis = (photo.digest, diagnosis)
     return diagnosis

@@ -14,7 +14,7 @@ import streamlit as st
 from derma_semantics.app import texts
 from derma_semantics.app.markup import box, element, show
 from derma_semantics.client import DEFAULT_SALIENCY_URL, DEFAULT_URL, DermaClient
-from derma_semantics.connection import TLS
+from derma_semantics.connection import tls_from_environment
 from derma_semantics.contract import RANDOM_WEIGHTS
 from derma_semantics.diagnosis import ServedBundle
 from derma_semantics.errors import DermaError
@@ -27,14 +27,9 @@ PATIENCE = 2.0
 @cache
 def connect() -> DermaClient:
     """A client for the addresses and credentials in the environment, shared by all sessions."""
-    named = {
-        "ca": os.environ.get("DERMA_CA"),
-        "certificate": os.environ.get("DERMA_CERT"),
-        "key": os.environ.get("DERMA_KEY"),
-    }
     return DermaClient(
         os.environ.get("DERMA_URL", DEFAULT_URL),
-        tls=TLS(**named) if any(named.values()) else None,
+        tls=tls_from_environment(),
         token=os.environ.get("DERMA_TOKEN"),
         saliency_url=os.environ.get("DERMA_SALIENCY_URL", DEFAULT_SALIENCY_URL),
         retry_for=PATIENCE,  # a visitor wants to know, and the page looks again by itself
@@ -59,7 +54,7 @@ def _strip(client: DermaClient) -> None:
         if not first:
             st.rerun()
     if served is None:
-        show(box("red", texts.SERVICE_DOWN, texts.SERVICE_HINT, reason))
+        show(box("red", texts.SERVICE_DOWN, texts.SERVICE_HINT, details=reason))
         return
     name = served.name or served.digest[:12]
     show(element("p", f"Service ready: {name}", "derma-state"))
@@ -72,5 +67,5 @@ def _look(client: DermaClient) -> tuple[ServedBundle | None, str]:
     try:
         served = client.bundle(timeout=PATIENCE)
     except DermaError as exc:
-        return None, texts.sentence(exc)
+        return None, str(exc)
     return (served, "") if client.ready(timeout=PATIENCE) else (None, texts.NOT_READY)

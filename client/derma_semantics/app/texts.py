@@ -32,8 +32,10 @@ NOT_STATED = "The service does not state what this level was calibrated for."
 SERVICE_DOWN = "The service does not answer"
 SALIENCY_DOWN = "Heat maps are not available"
 CHECKING = "This page looks again every few seconds and goes on by itself."
-SERVICE_HINT = f"make serve starts it. {CHECKING}"
-NOT_READY = "The server runs, but its model is not ready."
+SERVICE_HINT = f"“make serve” starts it. {CHECKING}"
+SALIENCY_HINT = f"Everything else works. {CHECKING}"
+NO_ANSWER = "The image was not classified"
+NOT_READY = "the server runs, but its model is not ready"
 WAITING = "The image will be classified when the service is back."
 
 XRAY = (

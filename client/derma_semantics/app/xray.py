@@ -7,8 +7,6 @@ A map is asked for once; its opacity is a matter of drawing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import streamlit as st
 
 from derma_semantics.app import texts
@@ -19,9 +17,7 @@ from derma_semantics.client import DermaClient
 from derma_semantics.conditions import CONDITIONS
 from derma_semantics.diagnosis import Diagnosis
 from derma_semantics.errors import DeadlineExceeded, DermaError, ServiceError, ServiceUnavailable
-
-if TYPE_CHECKING:
-    from derma_semantics.saliency import Explanation
+from derma_semantics.saliency import Explanation
 
 PATIENCE = 20.0
 NAMES = {texts.first_upper(condition.name): condition.code for condition in CONDITIONS}
@@ -52,18 +48,20 @@ def _panel(client: DermaClient, photo: Photo, diagnosis: Diagnosis) -> None:
     if st.session_state.get("xrayed") != photo.digest:
         st.button("Show the heat maps", type="primary", key="xray", on_click=_wanted, args=(photo.digest,))
         return
-    places = [column.container() for column in columns]
+    # Emptied at once: no map stays under the message about another.
+    places = [column.empty() for column in columns]
     opacity = st.slider("Opacity of the heat maps", 0, 100, 50, format="%d %%", key="opacity") / 100
     with st.expander("Method"):
         method = METHODS[st.radio("Method", list(METHODS), key="method", label_visibility="collapsed")]
-    maps = _maps(client, photo, (left, right), method)
-    for place, text in zip(places, (left, right), strict=True):
-        if text in maps:
-            with place:
-                _shown(maps[text], text, photo, opacity)
-    if any(one.bundle_digest != diagnosis.bundle.digest for one in maps.values()):
+    with places[0], st.spinner("Looking"):
+        outcomes = _outcomes(client, photo, (left, right), method)
+    for place, text, outcome in zip(places, (left, right), outcomes, strict=True):
+        with place.container():
+            _shown(outcome, text, photo, opacity)
+    if any(isinstance(o, Explanation) and o.bundle_digest != diagnosis.bundle.digest for o in outcomes):
         show(box("amber", texts.OTHER_WEIGHTS))
     st.caption(texts.XRAY_CAUTION)
+    _keep_asking(any(isinstance(outcome, AWAY) for outcome in outcomes))
 
 
 def _wanted(digest: str) -> None:
@@ -79,42 +77,48 @@ def _choice(label: str, best: str, key: str) -> str:
     return str(chosen or best).strip() or best
 
 
-def _maps(
+def _outcomes(
     client: DermaClient, photo: Photo, wanted: tuple[str, ...], method: str | None
-) -> dict[str, Explanation]:
-    """By text, those that could be had; a message says why another could not."""
+) -> list[Explanation | DermaError]:
+    """A map for each text, or why there is none; a sidecar that is away is asked once."""
     known: dict[tuple[str, str | None], Explanation] = st.session_state.maps
-    failure: DermaError | None = None
-    for text in dict.fromkeys(wanted):
-        if (text, method) in known or isinstance(failure, AWAY):
-            continue
-        try:
-            with st.spinner("Looking"):
-                known[text, method] = _explained(client, photo, text, method)
-        except DermaError as exc:
-            failure = exc
-            away = isinstance(exc, AWAY)
-            title = texts.SALIENCY_DOWN if away else texts.NO_MAP
-            show(box("red" if away else "amber", title, texts.sentence(exc), texts.CHECKING if away else ""))
-    if (away := isinstance(failure, AWAY)) != st.session_state.get("sidecar_away", False):
+    outcomes: list[Explanation | DermaError] = []
+    for text in wanted:
+        away = next((outcome for outcome in outcomes if isinstance(outcome, AWAY)), None)
+        outcome = known.get((text, method)) or away or _outcome(client, photo, text, method)
+        if isinstance(outcome, Explanation):
+            known[text, method] = outcome
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _outcome(client: DermaClient, photo: Photo, text: str, method: str | None) -> Explanation | DermaError:
+    code = NAMES.get(texts.first_upper(text))
+    prompt = None if code else text
+    try:
+        return client.explain(photo.data, prompt, condition=code, method=method, timeout=PATIENCE)
+    except DermaError as exc:
+        return exc
+
+
+def _keep_asking(away: bool) -> None:
+    """Draw the page anew where that has changed: the panel then asks again every few seconds, or stops."""
+    if away != st.session_state.get("sidecar_away", False):
         st.session_state.sidecar_away = away
         st.rerun()
-    return {text: known[text, method] for text in wanted if (text, method) in known}
 
 
-def _explained(client: DermaClient, photo: Photo, text: str, method: str | None) -> Explanation:
-    code = NAMES.get(texts.first_upper(text))
-    if code:
-        return client.explain(photo.data, condition=code, method=method, timeout=PATIENCE)
-    return client.explain(photo.data, text, method=method, timeout=PATIENCE)
-
-
-def _shown(explanation: Explanation, text: str, photo: Photo, opacity: float) -> None:
-    # Drawn at the size it is shown in, so that the slider answers at once.
-    overlay = explanation.on(photo.picture.size).overlay(photo.picture, opacity)
-    st.image(overlay, width="stretch")
-    label = [element("strong", text), Markup(": "), element("span", _score(explanation.score))]
-    show(element("p", label, "derma-map"))
+def _shown(outcome: Explanation | DermaError, text: str, photo: Photo, opacity: float) -> None:
+    if isinstance(outcome, AWAY):
+        show(box("red", texts.SALIENCY_DOWN, texts.SALIENCY_HINT, details=str(outcome)))
+    elif isinstance(outcome, DermaError):
+        show(box("amber", texts.NO_MAP, texts.sentence(outcome)))
+    else:
+        # Drawn at the size it is shown in, so that the slider answers at once.
+        overlay = outcome.on(photo.picture.size).overlay(photo.picture, opacity)
+        st.image(overlay, width="stretch")
+        label = [element("strong", text), Markup(": "), element("span", _score(outcome.score))]
+        show(element("p", label, "derma-map"))
 
 
 def _score(score: float) -> str:

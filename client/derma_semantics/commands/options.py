@@ -48,7 +48,11 @@ _TLS = (
         "--cert", type=FILE, envvar="DERMA_CERT", help="Your certificate, for mutual TLS.  [env: DERMA_CERT]"
     ),
     click.option("--key", type=FILE, envvar="DERMA_KEY", help="Its private key.  [env: DERMA_KEY]"),
-    click.option("--tls-name", help="The name in the server's certificate, where it is not the host's."),
+    click.option(
+        "--tls-name",
+        envvar="DERMA_TLS_NAME",
+        help="The name in the server's certificate, where it is not the host's.  [env: DERMA_TLS_NAME]",
+    ),
 )
 # No option takes the token itself: everybody on a machine can read command lines.
 _TOKEN = click.option(

@@ -11,8 +11,10 @@ import click
 
 from derma_semantics.commands.options import JSON, Service, connected
 from derma_semantics.commands.printing import SERVICE_HINT, SIDECAR_HINT, weights
+from derma_semantics.commands.verify import Expected, expected_bundle, verdict
+from derma_semantics.commands.verify import readable as readable_verdict
 from derma_semantics.contract import CLASSIFIER
-from derma_semantics.errors import DermaError
+from derma_semantics.errors import AccessDenied, DermaError
 from derma_semantics.saliency import HttpSaliency
 from derma_semantics.transport import ModelControl
 
@@ -21,21 +23,40 @@ PATIENCE = 5.0
 
 @click.command()
 @click.option("--saliency", "needs_sidecar", is_flag=True, help="Fail unless the sidecar is ready.")
+@click.option("--verify", is_flag=True, help="Check that every part names the same bundle.")
+@click.option(
+    "--expect",
+    metavar="BUNDLE",
+    callback=expected_bundle,
+    help="And that it is this one: 64 hex digits, a bundle's folder (whose files are checked) or its "
+    "bundle.json. Implies --verify.",
+)
 @connected
 @JSON
-def status(service: Service, needs_sidecar: bool, as_json: bool) -> None:
+def status(
+    service: Service, needs_sidecar: bool, verify: bool, expect: Expected | None, as_json: bool
+) -> None:
     """Say what is served, and whether it is ready.
 
     With several addresses in --url, each is asked. The saliency sidecar is shown too, but the
-    exit code depends on it only with --saliency.
+    exit code depends on it only with --saliency. With --verify each server answers one drawn
+    picture, and exit code 1 means that the parts name different bundles, as they also do for a
+    moment while a new version is loaded.
     """
     sidecar = _sidecar(service)
-    urls = filter(None, map(str.strip, service.url.split(",")))
-    reports = [_status(dataclasses.replace(service, url=url)) for url in urls]
+    services = [
+        dataclasses.replace(service, url=url) for url in map(str.strip, service.url.split(",")) if url
+    ]
+    reports = [_status(one) for one in services]
+    if verify or expect:
+        for one, report in zip(services, reports, strict=True):
+            _verify(one, report, sidecar, expect)
     for report in reports:
         click.echo(json.dumps({**report, "saliency": sidecar}) if as_json else _readable(report))
     if not as_json:
         click.echo(_readable_sidecar(sidecar))
+    if any(not report["verified"]["ok"] for report in reports if "verified" in report):
+        sys.exit(1)
     if not all(report["ready"] for report in reports):
         click.echo(SERVICE_HINT, err=True)
         sys.exit(3)
@@ -51,7 +72,7 @@ def _status(service: Service) -> dict[str, Any]:
         "server": None,
         "ready": False,
         "bundle": None,
-        "models": [],
+        "models": None,
     }
     try:
         with service.client() as client:
@@ -63,20 +84,45 @@ def _status(service: Service) -> dict[str, Any]:
     return report
 
 
+def _verify(
+    service: Service, report: dict[str, Any], sidecar: dict[str, Any], expected: Expected | None
+) -> None:
+    """Add ``verified`` to the report of a server that is ready."""
+    from derma_semantics.synthetic import draw
+
+    if not report["ready"]:
+        return
+    try:
+        with service.client() as client:
+            answers = client.classify(draw(0).image).bundle.digest
+    except DermaError as exc:
+        report |= {"ready": False, "message": str(exc)}
+    else:
+        report["verified"] = verdict(answers, report["bundle"], sidecar, expected)
+
+
 def _models(service: Service) -> dict[str, Any]:
     control = ModelControl(service.url, timeout=_patience(service), tls=service.tls, token=service.token)
     try:
         server = control.server()
-        models = sorted(control.index(), key=lambda row: (row["name"], row["version"]))
+        models = _index(control)
     finally:
         control.close()
     return {"server": f"{server['name']} {server['version']}", "models": models}
 
 
+def _index(control: ModelControl) -> list[dict[str, str]] | None:
+    """The models, where the admin key is at hand: only operators may list them."""
+    try:
+        return sorted(control.index(), key=lambda row: (row["name"], row["version"]))
+    except AccessDenied:
+        return None
+
+
 def _sidecar(service: Service) -> dict[str, Any]:
     """What the sidecar says of itself, or that it does not answer."""
     about: dict[str, Any] = {"url": service.saliency_url, "ready": False}
-    sidecar = HttpSaliency(service.saliency_url, service.token)
+    sidecar = HttpSaliency(service.saliency_url, service.token, service.tls)
     try:
         return about | sidecar.ready(_patience(service))
     except DermaError as exc:
@@ -98,7 +144,9 @@ def _readable(report: dict[str, Any]) -> str:
             f"bundle  {weights(bundle['name'])}  {bundle['precision']}  version {bundle['version']}  "
             f"sha256 {bundle['digest']}"
         )
-    for row in report["models"]:
+    if verified := report.get("verified"):
+        lines.append(readable_verdict(verified))
+    for row in report["models"] or []:
         state = row["state"] or "not loaded"
         lines.append(f"  {row['name']:<18} {row['version'] or '-':>3}  {state}  {row['reason']}".rstrip())
     return "\n".join(lines)

@@ -17,14 +17,17 @@ import triton_python_backend_utils as pb_utils
 
 from derma_export.configuration import engine_for
 from derma_export.engine import open_session
+from derma_export.integrity import GRAPH, check_answers, check_version
 from derma_export.lock import locked
+from derma_semantics.contract import NETWORK
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         version = Path(args["model_repository"]) / args["model_version"]
-        _believe_the_version(config, version / "manifest.json")
+        graph = config.get("default_model_filename") or GRAPH
+        manifest = _checked(config, version, graph)
         engine = engine_for(
             config,
             args["model_instance_kind"],
@@ -34,8 +37,9 @@ class TritonPythonModel:
         )
         # Instances load one after another: the first builds TensorRT's engine, the others find it cached.
         with locked(version):
-            graph = version / (config.get("default_model_filename") or "model.onnx")
-            self.session = open_session(graph, engine)
+            self.session = open_session(version / graph, engine)
+        if manifest:
+            check_answers(self.session, manifest)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
         self.outputs = [tensor["name"] for tensor in config["output"]]
 
@@ -62,11 +66,18 @@ class TritonPythonModel:
         )
 
 
-def _believe_the_version(config: dict, manifest: Path) -> None:
-    """Take the precision from the version itself: the configuration states that of the newest."""
-    if manifest.is_file():
-        precision = json.loads(manifest.read_text())["precision"]
-        config.setdefault("parameters", {})["precision"] = {"string_value": precision}
+def _checked(config: dict, version: Path, graph: str) -> dict | None:
+    """Our network's manifest, None for another model; Triton shows what it raises.
+
+    The precision is the version's own: the configuration states that of the newest.
+    """
+    if config["name"] != NETWORK.name:
+        return None
+    parameters = config["parameters"]
+    stated = {key: value["string_value"] for key, value in parameters.items()}
+    manifest = check_version(version, stated, graph)
+    parameters["precision"] = {"string_value": manifest["precision"]}
+    return manifest
 
 
 def _input(request: pb_utils.InferenceRequest, name: str) -> np.ndarray:
