@@ -5,27 +5,41 @@
 
 Layout: ``bundle.json``, ``open_clip_config.json``, weights, ``text/``,
 ``adapter/`` (optional), ``prompts.json``, ``calibration.json``,
-``metrics.json``, ``MODEL_CARD.md``.
+``metrics.json``, ``MODEL_CARD.md``; ``bundle.json.minisig`` where somebody signed it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from derma_semantics.conditions import CODES, CONDITIONS
+from derma_semantics.integrity import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    SIGNATURE,
+    BundleError,
+    read_bundle,
+    sealed_files,
+    sha256,
+)
 
-SCHEMA_VERSION = 1
-MANIFEST = "bundle.json"
+__all__ = [
+    "MANIFEST",
+    "WEIGHTS",
+    "Bundle",
+    "BundleError",
+    "Calibration",
+    "seal",
+    "sha256",
+    "write_calibration",
+    "write_json",
+    "write_prompts",
+]
+
 WEIGHTS = "open_clip_model.safetensors"
-REQUIRED = ("open_clip_config.json", "prompts.json", "calibration.json")
-
-
-class BundleError(ValueError):
-    """The bundle is incomplete, altered or of an unknown schema."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +105,7 @@ class Bundle:
             BundleError: not a bundle, unknown schema, or a missing, altered or added file.
         """
         path = Path(path)
-        if not (path / MANIFEST).is_file():
-            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}")
-        raw = (path / MANIFEST).read_bytes()
-        manifest = json.loads(raw)
-        if manifest.get("schema_version") != SCHEMA_VERSION:
-            raise BundleError(
-                f"{path}: schema version {manifest.get('schema_version')}, this code reads {SCHEMA_VERSION}"
-            )
-        _check_files(path, manifest.get("files", {}))
-        return cls(path, manifest, hashlib.sha256(raw).hexdigest())
+        return cls(path, *read_bundle(path))
 
     @property
     def name(self) -> str:
@@ -146,42 +151,17 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
 def seal(folder: Path, **facts: Any) -> Bundle:
     """Write ``bundle.json`` over the files that are in ``folder``, and open it.
 
+    An old signature is removed: it was given to another content.
+
     Args:
         folder: a directory that already holds every other file.
         facts: name, base_model, licence, intended_use, git_commit and the like.
     """
-    digests = {p.relative_to(folder).as_posix(): sha256(p) for p in _content(folder)}
+    (folder / SIGNATURE).unlink(missing_ok=True)
+    digests = {name: sha256(path) for name, path in sealed_files(folder).items()}
     write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **facts, "files": digests})
     return Bundle.open(folder)
 
 
 def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _check_files(folder: Path, files: dict[str, str]) -> None:
-    for name in (*REQUIRED, *files):
-        if name not in files or not (folder / name).is_file():
-            raise BundleError(f"{folder / name} is missing")
-    for path in _content(folder):
-        name = path.relative_to(folder).as_posix()
-        if name not in files:
-            raise BundleError(f"{path} does not belong to the bundle: {MANIFEST} does not name it")
-        if (actual := sha256(path)) != files[name]:
-            raise BundleError(
-                f"{path} was altered: sha256 {actual[:12]}…, {MANIFEST} says {files[name][:12]}…"
-            )
-
-
-def _content(folder: Path) -> list[Path]:
-    """Every file but the manifest."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)

@@ -7,6 +7,8 @@
     derma-train info training/bundles/derma-mini
     derma-train data ISIC2018 HAM10000 marmal88/skin_cancer
     derma-train fetch-base biomedclip
+    derma-train keygen derma.key
+    derma-train sign training/bundles/derma-mini --key derma.key
 
 Each command has a --help of its own.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -246,6 +249,52 @@ def fetch_base(folder: Path, endpoint: str | None) -> None:
     with _reported():
         fetch(folder, endpoint=endpoint)
         click.echo(f"BiomedCLIP is in {folder}")
+
+
+@main.command()
+@click.argument("key", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--no-password", is_flag=True, help="Leave the secret key unencrypted, for machines.")
+def keygen(key: Path, no_password: bool) -> None:
+    """Make a pair of keys, to sign bundles: KEY, which is secret, and KEY.pub.
+
+    Both are minisign's. The password is asked for, or taken from DERMA_KEY_PASSWORD.
+    """
+    from derma_training.signing import make_key
+
+    with _reported():
+        public = make_key(key, None if no_password else _password(key, new=True))
+        click.echo(f"keep {key} secret; give {public} to those who export bundles")
+
+
+@main.command()
+@click.argument("folder", metavar="BUNDLE", type=FOLDER)
+@click.option(
+    "--key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="Secret key, from `derma-train keygen` or `minisign -G`.",
+)
+def sign(folder: Path, key: Path) -> None:
+    """Sign a bundle, so that `derma-export --require-signature` accepts it.
+
+    An encrypted key's password is asked for, or taken from DERMA_KEY_PASSWORD.
+    """
+    from derma_training.bundle import Bundle
+    from derma_training.signing import is_encrypted
+    from derma_training.signing import sign as sign_bundle
+
+    with _reported():
+        bundle = Bundle.open(folder)
+        signature = sign_bundle(bundle, key, _password(key) if is_encrypted(key) else None)
+        click.echo(f"signed bundle {bundle.name} ({bundle.digest[:12]}): {signature}")
+
+
+def _password(key: Path, *, new: bool = False) -> str:
+    """From the environment, else from the terminal; never from the command line, which all can read."""
+    given = os.environ.get("DERMA_KEY_PASSWORD")
+    return given or str(
+        click.prompt(f"Password of {key}", hide_input=True, confirmation_prompt=new, err=True)
+    )
 
 
 def _read(sources: Iterable[str]) -> list[Example]:
