@@ -119,11 +119,26 @@ docs: setup ## Write the client's reference as web pages into .run/docs
 test: setup ## Run all tests
 	$(BIN)/python -m pytest
 
+.PHONY: faults
+faults: setup ## Break everything on purpose, at full length (20 minutes); figures in .run/faults
+	DERMA_FAULTS=full $(BIN)/python -m pytest tests/faults
+
 .PHONY: lint
 lint: setup ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+.PHONY: sbom
+sbom: setup ## List what is installed, as CycloneDX, in .run/sbom
+	mkdir -p .run/sbom
+	for lock in project triton; do $(BIN)/cyclonedx-py requirements requirements/$$lock.lock \
+		--pyproject pyproject.toml --output-reproducible -o .run/sbom/$$lock.json || exit 1; done
+
+.PHONY: audit-deps
+audit-deps: setup ## Look for known vulnerabilities in what is locked (needs the network)
+	for lock in project triton; do $(BIN)/pip-audit --strict --disable-pip --require-hashes \
+		-r requirements/$$lock.lock || exit 1; done
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew
