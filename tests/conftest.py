@@ -20,10 +20,7 @@ LAYERS = ("unit", "parity", "e2e", "faults")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "faults: promises that hold when something goes wrong")
-
-
-def pytest_configure() -> None:
-    """A shell's background jobs ignore Ctrl-C, and so would all that tests start."""
+    # A shell's background jobs ignore Ctrl-C, and so would all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
