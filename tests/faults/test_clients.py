@@ -1,0 +1,168 @@
+"""Clients leave no garbage: not those that give up, and not those that crash."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2_grpc
+
+from derma_semantics import AsyncDermaClient
+from derma_semantics.errors import DeadlineExceeded
+from derma_semantics.transport import _request as message_of
+from tests.faults.vitals import pending, vitals
+
+SLACK = 8  # threads and descriptors that come and go with the requests of the moment
+
+
+async def alone(client, image):
+    begun = time.monotonic()
+    await client.classify(image)
+    return time.monotonic() - begun
+
+
+async def test_given_up_requests_free_their_places(service, jpeg, amount, until, note):
+    """Half are cancelled, half run out of time; the next one waits for none of them."""
+    rounds = amount(3, 25)
+    async with AsyncDermaClient(service.url, timeout=60) as client:
+        quiet = sorted([await alone(client, jpeg(0)) for _ in range(10)])[5]
+        waited, kinds = [], set()
+        for _ in range(rounds):
+            cancelled = [asyncio.create_task(client.classify(jpeg(0))) for _ in range(32)]
+            expiring = [asyncio.create_task(client.classify(jpeg(0), timeout=0.2)) for _ in range(32)]
+            await asyncio.sleep(0.1)
+            for task in cancelled:
+                task.cancel()
+            outcomes = await asyncio.gather(*cancelled, *expiring, return_exceptions=True)
+            kinds |= {type(outcome) for outcome in outcomes}
+            waited.append(await alone(client, jpeg(0)))
+    until(lambda: pending(service) == 0, 10, "the queues are empty")
+    note("requests given up", requests=64 * rounds, alone_s=quiet, next_one_s=max(waited), left_in_queues=0)
+    assert {DeadlineExceeded, asyncio.CancelledError} <= kinds
+    # What the models have begun is finished first: a batch of each.
+    assert max(waited) < 1 + 20 * quiet
+
+
+def reset(connection):
+    """As a process that was killed, or a cable that was cut: no farewell."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def half_http(service, image):
+    """The head of an HTTP request and half of its body."""
+    head = (
+        "POST /v2/models/derma_classifier/infer HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/octet-stream\r\nContent-Length: {len(image)}\r\n"
+        "Inference-Header-Content-Length: 0\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", service.ports["http"]), 10)
+    connection.sendall(head.encode() + image[: len(image) // 2])
+    reset(connection)
+
+
+def whole_http(service, image):
+    """A whole request whose answer nobody takes."""
+    head = (
+        "POST /v2/models/derma_classifier/infer HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/octet-stream\r\nContent-Length: {len(image)}\r\n"
+        "Inference-Header-Content-Length: 0\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", service.ports["http"]), 10)
+    connection.sendall(head.encode() + image)
+    reset(connection)
+
+
+def half_grpc(service, image):
+    """HTTP/2's greeting and a frame that promises more than it holds."""
+    connection = socket.create_connection(("127.0.0.1", service.ports["grpc"]), 10)
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+    connection.sendall(b"\x00\x40\x00\x01\x04" + struct.pack(">I", 1) + image[:100])
+    reset(connection)
+
+
+def closed_grpc(service, image):
+    """A request under way when its channel goes."""
+    channel = grpc.insecure_channel(service.url, [("grpc.use_local_subchannel_pool", 1)])
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    grpc.channel_ready_future(channel).result(10)
+    calls = [stub.ModelInfer.future(message_of(image), timeout=60) for _ in range(4)]
+    channel.close()
+    for call in calls:
+        assert call.cancelled() or call.done()
+
+
+PROCESS = """
+import sys
+from derma_semantics import DermaClient
+image = open(sys.argv[2], "rb").read()
+print("begun", flush=True)
+with DermaClient(sys.argv[1], timeout=60) as client:
+    for _ in client.classify_many(image for _ in iter(int, 1)):
+        print("answered", flush=True)
+"""
+
+
+def killed_process(service, path):
+    """A bulk client, killed when it has 16 requests under way."""
+    command = [sys.executable, "-c", PROCESS, service.url, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert [process.stdout.readline().strip() for _ in range(2)] == ["begun", "answered"]
+        process.send_signal(signal.SIGKILL)
+
+
+def crash(service, image, count, path, processes):
+    for number in range(count):
+        (half_http, whole_http, half_grpc, closed_grpc)[number % 4](service, image)
+    for _ in range(processes):
+        killed_process(service, path)
+
+
+@pytest.fixture
+def resting(service, until):
+    """Descriptors, threads and memory of every process once nothing is under way."""
+
+    def read():
+        until(lambda: pending(service) == 0, 30, "the queues are empty")
+        readings = []
+        for _ in range(8):
+            time.sleep(0.25)
+            readings.append(vitals(service))
+        return {
+            name: tuple(
+                int(min(getattr(one[name], what) for one in readings)) for what in ("descriptors", "threads")
+            )
+            for name in readings[0]
+        }
+
+    return read
+
+
+def test_crashing_clients(service, client, jpeg, amount, resting, tmp_path, note):
+    """Killed processes, reset connections, half requests: descriptors and threads stay as they were."""
+    count, processes = amount(30, 1000), amount(1, 20)
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    expected = client.classify(jpeg(0)).risk
+    crash(service, jpeg(0), 20, tmp_path / "a.jpg", 1)  # warm-up: pools of threads grow to their size
+    before = resting()
+    crash(service, jpeg(0), count, tmp_path / "a.jpg", processes)
+    after = resting()
+    more = {name: np.subtract(after[name], before[name]).tolist() for name in before}
+    note(
+        "crashing clients",
+        clients=count + processes,
+        more_descriptors={name: one[0] for name, one in more.items()},
+        more_threads={name: one[1] for name, one in more.items()},
+        left_in_queues=0,
+    )
+    assert after.keys() == before.keys()
+    assert max(max(one) for one in more.values()) <= SLACK
+    assert client.classify(jpeg(0)).risk == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,112 @@
+"""Processes may be killed: clients that try again see nothing of it, and nothing is left over."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from contextlib import contextmanager
+
+import psutil
+import pytest
+import urllib3
+
+from derma_semantics import DermaClient
+from tests.faults.traffic import asking
+from tests.faults.vitals import vitals
+
+MODELS = ("derma_preprocess_0_0", "derma_preprocess_0_1", "derma_biomedclip_0_0")
+# Seconds. A part that has to load everything anew may take as long as its first start, on a slow machine.
+LIMITS = {**dict.fromkeys(MODELS, 10.0), "tritonserver": 60.0, "sidecar": 60.0}
+PATIENCE = {"retry_for": 90.0, "timeout": 120.0}
+
+
+@contextmanager
+def load(service, image):
+    """Photographs from three clients, explanations from one; all try again for a while."""
+    with (
+        DermaClient(service.url, saliency_url=service.saliency, **PATIENCE) as client,
+        asking(
+            *[lambda: client.classify(image)] * 3, lambda: client.explain(image, condition="MEL")
+        ) as journal,
+    ):
+        yield journal
+
+
+def answers(service, client):
+    if not client.ready(timeout=1):
+        return False
+    try:
+        return urllib3.request("GET", f"{service.saliency}/healthz", timeout=1.0, retries=False).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def whole(service, client):
+    """Every process is there, once, and answers."""
+    found = vitals(service)
+    return set(found) == set(LIMITS) and len(service.processes()) == 4 and answers(service, client)
+
+
+def kill(service, client, part, until):
+    """Seconds until another process has taken the place of this one and the service answers."""
+    old = vitals(service)[part].pid
+    os.kill(old, signal.SIGKILL)
+    killed = time.monotonic()
+    until(lambda: old not in {one.pid for one in vitals(service).values()}, 5, f"{part} is gone")
+    until(lambda: whole(service, client), LIMITS[part], f"{part} is back and nothing is left over")
+    return time.monotonic() - killed
+
+
+def test_killed_parts_come_back(start_service, mini, until, jpeg, amount, note):
+    """Under load, at random moments."""
+    rng = random.Random(0)
+    short = ["derma_preprocess_0_1", "sidecar"]
+    full = [rng.choice(MODELS) for _ in range(16)] + ["tritonserver"] * 6 + ["sidecar"] * 6
+    parts = amount(short, full)
+    rng.shuffle(parts)
+    service, back = start_service(f"--bundle={mini}"), {}
+    with DermaClient(service.url) as client, load(service, jpeg(0)) as journal:
+        until(lambda: len(journal.requests) > 20, 60, "the load runs")
+        segments = len(service.segments())
+        for part in parts:
+            time.sleep(rng.uniform(0, 1))
+            back.setdefault(part, []).append(kill(service, client, part, until))
+            until(lambda: len(service.segments()) <= segments, 10, f"{part} leaves no shared memory behind")
+        before = len(journal.requests)
+        until(lambda: len(journal.requests) > before + 20, 30, "the load goes on")
+    note(
+        "killed parts",
+        kills=len(parts),
+        requests=len(journal.requests),
+        failed=len(journal.failures),
+        slowest_recovery_s={part: max(times) for part, times in sorted(back.items())},
+        orphans=0,
+        left_segments=0,
+    )
+    assert journal.failures == []
+
+
+def living(pids):
+    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_everything_ends_with_the_launcher(start_service, mini, until, jpeg, amount, number, note):
+    """Under load. Another launcher then starts with the same state."""
+    if number >= amount(1, 2):
+        pytest.skip("in the full form")
+    service = start_service(f"--bundle={mini}")
+    parts = [one.pid for one in vitals(service).values()]
+    assert len(parts) == 5
+    with DermaClient(service.url, retry_for=0) as client, asking(lambda: client.classify(jpeg(0))) as journal:
+        until(lambda: len(journal.requests) > 5, 60, "the load runs")
+        journal.stop.set()
+        service.launcher.kill()
+        killed = time.monotonic()
+        until(lambda: not living(parts), 30, "every part ends")
+        took = time.monotonic() - killed
+    service.launcher.communicate(timeout=10)
+    until(lambda: not service.segments(), 5, "no segment of shared memory is left")
+    note("killed launcher", all_parts_ended_after_s=took, orphans=0, left_segments=0)

@@ -1,0 +1,68 @@
+"""Shutdown drains: what was accepted is answered, what comes later is refused, and it ends in time."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+
+import pytest
+import urllib3
+
+from derma_semantics.errors import Overloaded, ServiceUnavailable
+from tests.faults.traffic import classifying
+
+GRACE = 30.0  # seconds: Triton may take 15 for what is under way, the launcher 20
+
+
+def drained(service, until, image, clients=16):
+    """Ends a service that so many clients keep busy; what became of them, and the seconds it took."""
+    with classifying(service.url, image, clients) as journal:
+        until(lambda: len(journal.requests) > 50, 60, "the load runs")
+        told = time.monotonic()
+        service.launcher.send_signal(signal.SIGTERM)
+        output, _ = service.launcher.communicate(timeout=90)
+        took = time.monotonic() - told
+    assert service.launcher.returncode == 0, output
+    assert service.processes() == []
+    assert service.segments() == []
+    return journal.requests, told, took
+
+
+def lost_of(requests, told):
+    """Failures of what was sent before; a queue that was full did not accept it."""
+    failures = [one.failure for one in requests if one.sent < told and one.failure is not None]
+    return [one for one in failures if not isinstance(one, Overloaded)]
+
+
+def test_under_load(start_service, until, jpeg, amount, note):
+    requests, told, took = drained(start_service(), until, jpeg(0), amount(24, 48))
+    under_way = [one for one in requests if one.sent < told < one.ended]
+    later = [one for one in requests if one.sent >= told]
+    lost = lost_of(requests, told)
+    refused = Counter(type(one.failure) for one in later if one.failure is not None)
+    note(
+        "shutdown under load",
+        under_way=len(under_way),
+        lost=len(lost),
+        answered_after_the_signal=len(later) - refused.total(),
+        refused_after_the_signal=refused.total(),
+        exit_s=took,
+    )
+    assert lost == []
+    assert ServiceUnavailable in refused and set(refused) <= {ServiceUnavailable, Overloaded}
+    assert took < GRACE
+
+
+def test_with_kept_connections(start_service, until, jpeg, amount, note):
+    """HTTP clients that keep their connections do not keep the service for longer than its grace."""
+    if amount(True, False):
+        pytest.skip("in the full form")
+    service = start_service()
+    with urllib3.PoolManager() as http:
+        assert http.request("GET", f"{service.http}/v2/health/ready").status == 200
+        requests, told, took = drained(service, until, jpeg(0))
+    lost = lost_of(requests, told)
+    note("shutdown with kept HTTP connections", lost=len(lost), exit_s=took)
+    assert lost == []
+    assert took < GRACE
