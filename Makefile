@@ -137,8 +137,8 @@ sbom: setup ## List what is installed, as CycloneDX, in .run/sbom
 
 .PHONY: audit-deps
 audit-deps: setup ## Look for known vulnerabilities in what is locked (needs the network)
-	for lock in project triton; do $(BIN)/pip-audit --strict --disable-pip --require-hashes \
-		-r requirements/$$lock.lock || exit 1; done
+	for lock in project triton; do $(BIN)/pip-audit --strict --disable-pip \
+		--require-hashes -r requirements/$$lock.lock || exit 1; done
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew

@@ -34,6 +34,12 @@ NEVUS = (0.02, 0.9, 0.01, 0.02, 0.03, 0.01, 0.01)
 SCRIPT = "<script>alert(1)</script>"
 
 
+@pytest.fixture(autouse=True)
+def _own_main(monkeypatch):
+    """Streamlit's tests put their script in the place of ``__main__``, which spawned processes would run."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 class FakeClient:
     """Answers everything alike; switches say what is down."""
 

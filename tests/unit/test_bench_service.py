@@ -57,6 +57,7 @@ def test_one_that_answered_nothing_has_no_ratio_but_its_figures():
 def test_a_service_is_measured_while_idle_ones_are_watched():
     class Sender:
         async def send(self, image):
+            sum(range(100_000))  # some milliseconds, more than a tick of the process clock in all
             await asyncio.sleep(0.01)
 
     @asynccontextmanager
