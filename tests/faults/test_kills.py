@@ -62,7 +62,7 @@ def kill(service, client, part, until):
 def test_killed_parts_come_back(start_service, mini, until, jpeg, amount, note):
     """Under load, at random moments."""
     rng = random.Random(0)
-    short = ["derma_preprocess_0_1", "sidecar"]
+    short = ["derma_preprocess_0_1", "tritonserver"]
     full = [rng.choice(MODELS) for _ in range(16)] + ["tritonserver"] * 6 + ["sidecar"] * 6
     parts = amount(short, full)
     rng.shuffle(parts)

@@ -102,16 +102,16 @@ def test_addresses_take_turns_and_the_dead_are_passed_over(kserve):
 def test_addresses_in_one_text(kserve):
     (first, one, _), (second, other, _) = kserve(), kserve()
     with DermaClient(f"localhost:{one}, 127.0.0.1:{other}") as client:
-        client.classify([b"x"] * 20)
+        client.classify([b"x"] * 200)
     assert min(first.asked, second.asked) > 0
 
 
 async def test_addresses_take_turns_in_asyncio(kserve):
     (first, one, _), (second, other, _) = kserve(), kserve()
     async with AsyncDermaClient([f"127.0.0.1:{one}", f"127.0.0.1:{other}"]) as client:
-        await client.classify([b"x"] * 20)
-    assert first.asked + second.asked == 20
-    assert min(first.asked, second.asked) > 5
+        await client.classify([b"x"] * 200)
+    assert first.asked + second.asked == 200
+    assert min(first.asked, second.asked) > 20  # the first ones go to whom is connected first
 
 
 @pytest.mark.parametrize(
