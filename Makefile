@@ -31,7 +31,7 @@ help: ## List the targets
 setup: .venv/ready .triton/ready ## Make both environments: the project's and the Triton server's
 
 .venv/ready: requirements/project.lock pyproject.toml
-	@echo "Installing the project's environment: about 6 GB, most of it PyTorch; some minutes."
+	@echo "Installing the project's environment: about 7 GB, most of it PyTorch; some minutes."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements/project.lock
 	$(BIN)/python $(PIP_INSTALL) --no-deps --editable .
@@ -58,7 +58,7 @@ serve: exported ## Serve BUNDLE in PRECISION, and its saliency, on *_PORT until 
 
 .PHONY: app
 app: exported ## Serve BUNDLE and open the web app on APP_PORT until Ctrl-C
-	$(LAUNCHER) run --bundle $(BUNDLE) -- $(BIN)/derma app --port $(APP_PORT)
+	$(LAUNCHER) run --bundle $(BUNDLE) -- $(BIN)/derma app --port $(APP_PORT) || test $$? -eq 130
 
 .PHONY: stop
 stop: setup ## Stop the service
@@ -86,6 +86,7 @@ train: setup ## Train derma-mini anew from ISIC2018_DIR and VIT_TINY into traini
 
 .PHONY: audit
 audit: setup ## Count, compare and check the images of ISIC2018_DIR
+	@test -n "$(ISIC2018_DIR)" || { echo "ISIC2018_DIR is not set: it names the data set's folder"; exit 2; }
 	$(BIN)/derma-train data "$(ISIC2018_DIR)"
 
 .PHONY: evaluate
@@ -130,7 +131,7 @@ lint: setup ## Check style and types
 	$(BIN)/mypy
 
 .PHONY: sbom
-sbom: setup ## List what is installed, as CycloneDX, in .run/sbom
+sbom: setup ## List what is locked, as CycloneDX, in .run/sbom
 	mkdir -p .run/sbom
 	for lock in project triton; do $(BIN)/cyclonedx-py requirements requirements/$$lock.lock \
 		--pyproject pyproject.toml --output-reproducible -o .run/sbom/$$lock.json || exit 1; done

@@ -41,6 +41,7 @@ from supervisor import Supervisor
 logger = logging.getLogger("derma.launcher")
 
 RETRY = 1.0
+INTERRUPTED = 130
 
 
 class Service:
@@ -80,7 +81,10 @@ class Service:
                 if not self.server.alive:
                     self._restart()
                 if self.sidecar.wanted and not self.sidecar.alive:
-                    logger.error("the saliency sidecar died; starting it again")
+                    logger.error(
+                        "the saliency sidecar died; starting it again. Its last words:\n%s",
+                        self.sidecar.last_words(),
+                    )
                     self.sidecar.stop()
                     self.sidecar.start()
                 supervisor.check(self.server.pid)
@@ -151,7 +155,10 @@ def run(deadline: float, command: tuple[str, ...], **given: Any) -> None:
     with _reported(), running(service):
         key = {"DERMA_ADMIN_KEY_FILE": str(service.settings.key_file.resolve())}
         environment = service.settings.environment(os.environ) | key
-        code = subprocess.run(command, env=environment, check=False).returncode
+        try:
+            code = subprocess.run(command, env=environment, check=False).returncode
+        except KeyboardInterrupt:
+            code = INTERRUPTED
     sys.exit(code)
 
 

@@ -139,7 +139,8 @@ def _site_packages() -> Path:
 
 
 def _check_ports(settings: Settings) -> None:
-    for name, port in settings.ports.items():
+    own = ("http_port", "grpc_port", "metrics_port")  # the sidecar may be living on
+    for name, port in [(name, port) for name, port in settings.ports.items() if name in own]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -48,7 +48,7 @@ class Sidecar:
         """Start the process; it logs to ``log``."""
         if not self.wanted:
             return
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
@@ -75,12 +75,10 @@ class Sidecar:
         end = time.monotonic() + deadline
         while self.wanted and not stopping.is_set() and not self._healthy():
             if not self.alive:
-                raise ServiceUnavailable(
-                    f"the saliency sidecar ended while it started:\n{self._last_words()}"
-                )
+                raise ServiceUnavailable(f"the saliency sidecar ended while it started:\n{self.last_words()}")
             if time.monotonic() > end:
                 raise ServiceUnavailable(
-                    f"the saliency sidecar did not answer within {deadline:.0f} s:\n{self._last_words()}"
+                    f"the saliency sidecar did not answer within {deadline:.0f} s:\n{self.last_words()}"
                 )
             stopping.wait(POLL)
 
@@ -114,5 +112,5 @@ class Sidecar:
             return False
         return bool(answer.status == 200)
 
-    def _last_words(self, lines: int = 15) -> str:
+    def last_words(self, lines: int = 15) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -145,12 +145,20 @@ class HttpSaliency:
     """
 
     def __init__(self, url: str = DEFAULT_URL, token: str | None = None, tls: TLS | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._secure = tls.for_http() if tls and self.url.startswith("https:") else {}
+        self._open: tuple[int, Any] | None = None
+
+    @property
+    def _pool(self) -> Any:
+        """This process's connections: over those of its parent it would get another's answers."""
         import urllib3
 
-        self.url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        secure = tls.for_http() if tls and self.url.startswith("https:") else {}
-        self._pool = urllib3.PoolManager(headers=headers, retries=False, maxsize=16, **secure)
+        if self._open is None or self._open[0] != os.getpid():
+            pool = urllib3.PoolManager(headers=self._headers, retries=False, maxsize=16, **self._secure)
+            self._open = (os.getpid(), pool)
+        return self._open[1]
 
     def explain(
         self,
@@ -205,7 +213,8 @@ class HttpSaliency:
         return dict(_json(body))
 
     def close(self) -> None:
-        self._pool.clear()
+        if self._open is not None and self._open[0] == os.getpid():
+            self._open[1].clear()
 
     def _post(self, image: bytes, asked: Mapping[str, str | None], timeout: float) -> bytes:
         check_encoded(image)

@@ -54,9 +54,10 @@ def headers() -> dict[str, str]:
     """What makes the service's spans children of the current one: W3C ``traceparent``."""
     carrier: dict[str, str] = {}
     if _trace() is not None:
-        from opentelemetry import propagate
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        propagate.inject(carrier)
+        # Not the global propagator: what else the caller's program carries is nobody's business.
+        TraceContextTextMapPropagator().inject(carrier)
     return carrier
 
 

@@ -77,7 +77,7 @@ def test_killed_twice_it_ends_complete(until, service, photos, whole, tmp_path):
     summary = json.loads(stdout)
     assert (summary["complete"], summary["resumed"], summary["answered"]) == (True, kept, IMAGES - kept)
     same(read(out), whole)
-    with (tmp_path / "out.errors.csv").open(newline="") as file:
+    with (tmp_path / "out.jsonl.errors.csv").open(newline="") as file:
         errors = {Path(row["image"]).name: row["error"] for row in csv.DictReader(file)}
     assert errors == {"bad.jpg": "UnsupportedFormat", "cut.jpg": "CorruptImage"}
     assert not journal.exists()

@@ -7,6 +7,7 @@ import signal
 
 import urllib3
 
+from derma_semantics import DermaClient
 from derma_semantics.contract import NETWORK
 
 
@@ -28,6 +29,18 @@ def test_the_launcher_starts_replaces_and_stops_the_sidecar(until, start_service
     service.launcher.communicate(timeout=60)
     assert service.launcher.returncode == 0
     assert service.sidecars() == []
+
+
+def test_triton_comes_back_beside_the_sidecar(until, start_service, mini, jpeg):
+    service = start_service(f"--bundle={mini}")
+    (before,) = service.sidecars()
+    server = next(pid for pid, command in service.processes() if "bin/tritonserver " in command)
+    os.kill(server, signal.SIGKILL)
+    with DermaClient(service.url) as client:
+        until(lambda: not client.ready(timeout=1), 5, "readiness turns false")
+        until(lambda: client.ready(timeout=1), 90, "Triton starts again")
+        assert client.classify(jpeg(0)).bundle.digest
+    assert service.sidecars() == [before]
 
 
 def test_a_profile_is_what_is_served(start_service, repository, tmp_path):

@@ -155,7 +155,7 @@ def test_summary_for_people(bulk, photos):
     (photos / "0003.jpg").write_bytes(b"")
     result = bulk()
     assert "69 images in" in result.stdout and "69 answered now, 0 before" in result.stdout
-    assert "1 failed: see" in result.stdout and "out.errors.csv" in result.stdout
+    assert "1 failed: see" in result.stdout and "out.csv.errors.csv" in result.stdout
     assert "Not a medical device" in result.stdout
     assert result.stderr == ""  # no bar where stderr is no terminal
 
@@ -242,7 +242,7 @@ def test_a_token_that_expires_ends_the_run(bulk, transport, tmp_path):
     result = bulk("--json")
     assert result.exit_code == 3 and "token expired" in result.stderr
     assert json.loads(result.stdout)["answered"] == 30
-    assert not (tmp_path / "out.errors.csv").exists()
+    assert not (tmp_path / "out.csv.errors.csv").exists()
 
 
 def test_one_late_image_is_only_an_error(bulk, transport):
@@ -281,13 +281,13 @@ def test_failed_images_are_asked_again_when_it_goes_on(bulk, transport, photos, 
     (photos / "0003.jpg").write_bytes(b"bad")
     transport.fails[40] = ServiceUnavailable("away")
     assert bulk().exit_code == 3
-    assert "0003.jpg,CorruptImage" in (tmp_path / "out.errors.csv").read_text()
+    assert "0003.jpg,CorruptImage" in (tmp_path / "out.csv.errors.csv").read_text()
     (photos / "0003.jpg").write_bytes(b"3")
     transport.fails.clear()
     result = bulk("--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["images"] == IMAGES
-    assert not (tmp_path / "out.errors.csv").exists()
+    assert not (tmp_path / "out.csv.errors.csv").exists()
 
 
 def test_ctrl_c_keeps_what_was_answered(bulk, transport, rows, tmp_path):
@@ -392,7 +392,7 @@ def test_list_on_stdin(bulk, transport, photos, tmp_path):
     result = bulk("--json", sources=("-",), stdin="\n".join(map(str, names)))
     assert result.exit_code == 1
     assert sorted(transport.sent) == [5, 6, *range(60, 70)]
-    assert "nothing.jpg,FileNotFoundError" in (tmp_path / "out.errors.csv").read_text()
+    assert "nothing.jpg,FileNotFoundError" in (tmp_path / "out.csv.errors.csv").read_text()
     empty = bulk(sources=("-",), stdin="\n", out="other.csv")
     assert empty.exit_code == 2 and "names no image" in empty.output
 
@@ -405,7 +405,7 @@ def test_names_that_are_no_utf_8(bulk, photos, rows, tmp_path):
     for out in ("a.csv", "a.jsonl", "a.parquet"):
         assert bulk(out=out).exit_code == 1
         assert [row["image"] for row in rows(out) if "caf" in row["image"]] == [f"{photos}/caf\\xe9.jpg"]
-        assert f"{photos}/bad\\xe9.jpg" in (tmp_path / "a.errors.csv").read_text()
+        assert f"{photos}/bad\\xe9.jpg" in (tmp_path / f"{out}.errors.csv").read_text()
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_reports(photos, tmp_path, command):
     assert (report.Modality, report.StudyInstanceUID, report.PatientID) == ("SR", STUDY, "PAT-7")
     if command == "bulk":
         rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-        with (tmp_path / "out.errors.csv").open(newline="") as file:
+        with (tmp_path / "out.jsonl.errors.csv").open(newline="") as file:
             errors = list(csv.DictReader(file))
     else:
         lines = [json.loads(line) for line in result.stdout.splitlines()]

@@ -16,7 +16,7 @@ from derma_semantics.app.markup import box, element, show
 from derma_semantics.app.service import watch
 from derma_semantics.app.source import Photo
 from derma_semantics.client import DermaClient
-from derma_semantics.diagnosis import Diagnosis
+from derma_semantics.diagnosis import Diagnosis, ServedBundle
 from derma_semantics.errors import DermaError, InvalidImage
 
 HERE = Path(__file__).parent
@@ -31,21 +31,21 @@ def render(client: DermaClient) -> None:
     served = watch(client)
     one, many, about = st.tabs(["One image", "Batch", "Model card"])
     with one:
-        _one(client, served is not None)
+        _one(client, served)
     with many:
         batch.render(client, served is not None)
     with about:
         card.render(served)
 
 
-def _one(client: DermaClient, ready: bool) -> None:
+def _one(client: DermaClient, served: ServedBundle | None) -> None:
     left, right = st.columns([5, 7], gap="large")
     with left:
         photo = source.chosen()
         if photo and st.session_state.source != "Camera":  # which shows it itself
             st.image(photo.picture, width="stretch")
     with right:
-        diagnosis = _diagnosis(client, photo, ready) if photo else None
+        diagnosis = _diagnosis(client, photo, served) if photo else None
         if diagnosis:
             show(alert_markup(diagnosis))
             show(differential(diagnosis))
@@ -56,12 +56,12 @@ def _one(client: DermaClient, ready: bool) -> None:
         xray.render(client, photo, diagnosis)
 
 
-def _diagnosis(client: DermaClient, photo: Photo, ready: bool) -> Diagnosis | None:
-    """The answer to this photograph, asked for once."""
+def _diagnosis(client: DermaClient, photo: Photo, served: ServedBundle | None) -> Diagnosis | None:
+    """The answer of the weights that are served to this photograph, asked for once."""
     known: tuple[str, Diagnosis] | None = st.session_state.get("diagnosis")
-    if known and known[0] == photo.digest:
+    if known and known[0] == photo.digest and (not served or known[1].bundle.digest == served.digest):
         return known[1]
-    if not ready:
+    if not served:
         show(element("p", texts.WAITING, "derma-empty"))
         return None
     try:

@@ -30,7 +30,7 @@ def connect() -> DermaClient:
     return DermaClient(
         os.environ.get("DERMA_URL", DEFAULT_URL),
         tls=tls_from_environment(),
-        token=os.environ.get("DERMA_TOKEN"),
+        token=os.environ.get("DERMA_TOKEN") or None,
         saliency_url=os.environ.get("DERMA_SALIENCY_URL", DEFAULT_SALIENCY_URL),
         retry_for=PATIENCE,  # a visitor wants to know, and the page looks again by itself
     )

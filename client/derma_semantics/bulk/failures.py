@@ -1,6 +1,6 @@
 """The images that got no answer, as a CSV beside the results.
 
-with Failures(Path("results.errors.csv")) as failures:
+with Failures(Path("results.parquet.errors.csv")) as failures:
     failures.add("lesion.jpg", EmptyImage("the image has no bytes"))
 """
 

@@ -4,7 +4,7 @@
     run_bulk(client, images(["photos/"]), Path("results.csv"), tally)
 
 Answers go to ``results.csv.journal`` as they come, so the same call goes on where an earlier
-one stopped, however it ended. Images that fail are listed in ``results.errors.csv`` and asked
+one stopped, however it ended. Images that fail are listed in ``results.parquet.errors.csv`` and asked
 again by the next call. The table is written, and the journal removed, at the very end.
 """
 
@@ -22,10 +22,10 @@ from derma_semantics.bulk.table import packed, write_table
 from derma_semantics.client import DermaClient
 from derma_semantics.contract import MAX_BATCH
 from derma_semantics.diagnosis import Diagnosis, ServedBundle
-from derma_semantics.errors import AccessDenied, DeadlineExceeded, ServiceUnavailable
+from derma_semantics.errors import AccessDenied, DeadlineExceeded, ServiceError, ServiceUnavailable
 from derma_semantics.journal import Journal
 
-# So many images in a row that ran out of time are the service's fault, not theirs.
+# So many images in a row that ran out of time, or met a failing server, are not at fault themselves.
 LATE_IN_A_ROW = 16
 
 
@@ -108,9 +108,12 @@ def _patient(answers: Iterable[tuple[str, Outcome]]) -> Iterator[tuple[str, Outc
     for name, answer in answers:
         if isinstance(answer, (ServiceUnavailable, AccessDenied)):
             raise answer
-        late = late + 1 if isinstance(answer, DeadlineExceeded) else 0
-        if isinstance(answer, DeadlineExceeded) and late == LATE_IN_A_ROW:
-            raise answer
+        if isinstance(answer, (DeadlineExceeded, ServiceError)):
+            late += 1
+            if late == LATE_IN_A_ROW:
+                raise answer
+        else:
+            late = 0
         yield name, answer
 
 
@@ -119,7 +122,7 @@ def journal_of(out: Path) -> Path:
 
 
 def errors_of(out: Path) -> Path:
-    return out.with_name(f"{out.stem}.errors.csv")
+    return out.with_name(f"{out.name}.errors.csv")
 
 
 def _missing(

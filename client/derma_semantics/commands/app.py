@@ -19,6 +19,7 @@ def app(port: int, url: str, saliency_url: str) -> None:
     """
     try:
         from derma_semantics.app import launch
+
+        launch(port, url, saliency_url)
     except ImportError as exc:
         raise Refused(str(exc)) from exc
-    launch(port, url, saliency_url)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from derma_semantics.commands.options import FILE, FOLDER, JSON, NEW_FOLDER, Service, connected
-from derma_semantics.commands.printing import progress, unavailable
+from derma_semantics.commands.printing import Refused, progress, unavailable
 from derma_semantics.errors import DermaError
 
 
@@ -36,7 +36,7 @@ def evaluate(
         from derma_semantics.evaluation.summary import summary
         from derma_semantics.evaluation.truth import read_truth
     except ImportError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise Refused(str(exc)) from exc
     try:
         cases = read_truth(truth, images, metadata)
         with service.client() as client, progress(len(cases), quiet=as_json) as bar:

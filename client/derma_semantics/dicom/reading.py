@@ -145,7 +145,7 @@ def _decompressed(dataset: Any) -> NDArray[Any]:
             f"{image.size[0]} x {image.size[1]}"
         )
     modes = ("RGB",) if dataset.SamplesPerPixel == 3 else ("L", "I;16")
-    if image.mode not in modes or (image.mode == "RGB" and dataset.BitsStored != 8):
+    if image.mode not in modes or (image.mode != "I;16" and dataset.BitsStored != 8):
         raise UnsupportedFormat(
             f"a {image.format} stream of mode {image.mode} with {int(dataset.BitsStored)} bits "
             "is not supported"

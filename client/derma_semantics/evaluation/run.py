@@ -21,7 +21,7 @@ from derma_semantics.client import IN_FLIGHT, DermaClient
 from derma_semantics.conditions import CODES
 from derma_semantics.contract import Triage
 from derma_semantics.diagnosis import Diagnosis
-from derma_semantics.errors import ServiceUnavailable
+from derma_semantics.errors import AccessDenied, ServiceUnavailable
 from derma_semantics.evaluation.metrics import UNDECIDED
 from derma_semantics.evaluation.report import Answers, write_report
 from derma_semantics.evaluation.truth import Case
@@ -79,7 +79,7 @@ def _ask(client: DermaClient, batch: Sequence[Case], journal: Journal) -> dict[s
             journal.append(name, answer)
     errors = {name: answer for name, answer in pairs if isinstance(answer, Exception)}
     for error in errors.values():
-        if isinstance(error, ServiceUnavailable):
+        if isinstance(error, (ServiceUnavailable, AccessDenied)):
             raise error
     return errors
 
