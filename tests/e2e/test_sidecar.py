@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -47,7 +48,7 @@ def test_a_profile_is_what_is_served(start_service, repository, tmp_path):
     models = shutil.copytree(repository, tmp_path / "models")
     text = (models / NETWORK.name / "config.pbtxt").read_text()
     profile = models / NETWORK.name / "configs" / "short.pbtxt"
-    profile.write_text(text.replace("max_queue_size: 256", "max_queue_size: 7"))
+    profile.write_text(re.sub(r"max_queue_size: \d+", "max_queue_size: 7", text))
     service = start_service("--profile=short", models=models)
     config = urllib3.request("GET", f"{service.http}/v2/models/{NETWORK.name}/config", timeout=5.0).json()
     assert config["dynamic_batching"]["default_queue_policy"]["max_queue_size"] == 7
