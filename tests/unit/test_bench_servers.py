@@ -8,9 +8,10 @@ from derma_bench.servers.processes import ServiceFailed, cpu_seconds, free_ports
 
 
 def test_a_process_is_awaited_and_ended(tmp_path):
-    code = "import pathlib, time; pathlib.Path('ready').touch(); time.sleep(60)"
     ready = tmp_path / "ready"
-    command = [sys.executable, "-c", code.replace("'ready'", repr(str(ready)))]
+    work = "while time.process_time() < 0.1: pass"  # the kernel counts in ticks of 10 ms
+    code = f"import pathlib, time\n{work}\npathlib.Path({str(ready)!r}).touch()\ntime.sleep(60)"
+    command = [sys.executable, "-c", code]
     with process(command, tmp_path / "a.log", ready.exists) as pid:
         assert cpu_seconds(pid) > 0
     assert cpu_seconds(pid) == 0
