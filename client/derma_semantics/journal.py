@@ -27,12 +27,14 @@ if sys.platform != "win32":
 
 SYNC_ANSWERS = 64
 SYNC_SECONDS = 1.0
+# Key of what tells a file from a later one of the same name; see ``stamp``.
+STAMP = "file"
 
 Record = dict[str, Any]
 
 
 class Journal:
-    """The answers so far; ``names`` are the images that have one.
+    """The answers so far; ``names`` are the images that have one, each with the stamp of its file.
 
     Args:
         path: the file; it need not exist.
@@ -47,7 +49,7 @@ class Journal:
     def __init__(self, path: Path, digest: str) -> None:
         self.path = path
         self.digest = digest
-        self.names: set[str] = set()
+        self.names: dict[str, str | None] = {}
         self._unsynced = 0
         self._synced = time.monotonic()
         self._file = _locked(path)
@@ -55,13 +57,13 @@ class Journal:
             self._drop_cut_line()
             for record in self.records():
                 self._same(began=record["bundle_digest"], now=digest)
-                self.names.add(record["image"])
+                self.names[record["image"]] = record.get(STAMP)
         except BaseException:
             self._file.close()
             raise
 
     def append(self, name: str, answer: Diagnosis, **more: Any) -> None:
-        """Keep one answer; ``more`` are further JSON values of its record.
+        """Keep one answer; ``more`` are further JSON values of its record, ``file`` among them its stamp.
 
         Raises:
             ValueError: it comes from another bundle, as in a roll-out.
@@ -71,7 +73,7 @@ class Journal:
         line = json.dumps({"image": name, **answer.to_dict(), **more})
         self._file.write(line.encode() + b"\n")
         self._file.flush()
-        self.names.add(name)
+        self.names[name] = more.get(STAMP)
         self._unsynced += 1
         if self._unsynced >= SYNC_ANSWERS or time.monotonic() - self._synced > SYNC_SECONDS:
             self.sync()
@@ -128,6 +130,15 @@ class Journal:
             for line in lines:
                 whole += len(line) if line.endswith(b"\n") else 0
         self._file.truncate(whole)
+
+
+def stamp(name: str) -> str | None:
+    """Size and time of change of a file, None where there is none."""
+    try:
+        found = os.stat(name)  # noqa: PTH116 - names are strings, for speed
+    except OSError:
+        return None
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _locked(path: Path) -> IO[bytes]:

@@ -302,6 +302,22 @@ def test_ctrl_c_keeps_what_was_answered(bulk, transport, rows, tmp_path):
     assert numbers(rows("out.csv")) == list(range(IMAGES))
 
 
+def test_a_changed_file_does_not_keep_its_old_answer(bulk, transport, photos, tmp_path, rows):
+    transport.at[50] = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert bulk().exit_code == 130
+    transport.at.clear()
+    transport.sent.clear()
+    changed = photos / "0003.jpg"
+    changed.write_bytes(b"61")
+    result = bulk()
+    assert result.exit_code == 2
+    assert f"{changed} is not the file that {tmp_path / 'out.csv.journal'} has the answer of" in result.output
+    (tmp_path / "out.csv.journal").unlink()
+    assert bulk(out="out.jsonl").exit_code == 0
+    assert rows("out.jsonl")[3]["risk"] == pytest.approx(0.61)
+    assert "file" not in rows("out.jsonl")[3]
+
+
 def test_answers_of_two_bundles_are_never_mixed(bulk, transport, tmp_path, monkeypatch):
     transport.at[40] = lambda: setattr(transport, "digest", "cd" * 32)
     first = bulk()

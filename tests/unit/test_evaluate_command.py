@@ -162,7 +162,7 @@ def test_answers_of_two_bundles_are_never_mixed(evaluate, transport, tmp_path):
     evaluate()
     transport.away_after, transport.digest = None, "cd" * 32
     result = evaluate()
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "answers of bundle abababababab, but the service now answers with cdcdcdcdcdcd" in result.output
     assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 20
 
@@ -172,7 +172,7 @@ def test_a_roll_out_in_the_middle_ends_the_run(evaluate, transport, monkeypatch,
     monkeypatch.setattr(transport, "network", lambda timeout: network)
     transport.digest = "cd" * 32
     result = evaluate()
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "the service now answers with cdcdcdcdcdcd" in result.output
     assert not (tmp_path / "out" / "metrics.json").exists()
 
@@ -182,13 +182,13 @@ def test_answers_to_other_images_are_refused(evaluate, tmp_path):
     lines = (tmp_path / "truth.csv").read_text().splitlines()
     (tmp_path / "truth.csv").write_text("\n".join(lines[:-1]))
     result = evaluate()
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "holds answers to 1 images that are not in the ground truth, e.g. ISIC_0000069" in result.output
 
 
 def test_bad_input_ends_in_one_line(evaluate, tmp_path):
     (tmp_path / "images" / "ISIC_0000003.jpg").unlink()
     result = evaluate()
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "lacks 1 of the 70 images" in result.output and "Traceback" not in result.output
     assert click.testing.CliRunner().invoke(cli.main, ["evaluate", "--images", "x"]).exit_code == 2

@@ -23,7 +23,7 @@ from derma_semantics.client import DermaClient
 from derma_semantics.contract import MAX_BATCH
 from derma_semantics.diagnosis import Diagnosis, ServedBundle
 from derma_semantics.errors import AccessDenied, DeadlineExceeded, ServiceError, ServiceUnavailable
-from derma_semantics.journal import Journal
+from derma_semantics.journal import Journal, stamp
 
 # So many images in a row that ran out of time, or met a failing server, are not at fault themselves.
 LATE_IN_A_ROW = 16
@@ -76,21 +76,23 @@ def run_bulk(
     Raises:
         ServiceUnavailable, DeadlineExceeded, AccessDenied: the service went away, or no longer
             serves this caller; what was answered is kept.
-        ValueError: the journal belongs to another bundle or another process, or the service
-            changed its bundle on the way.
+        ValueError: the journal belongs to another bundle or another process, the service
+            changed its bundle on the way, or an image is not the one that was answered before.
     """
     tally.bundle = client.bundle()
     with Journal(journal_of(out), tally.bundle.digest) as journal, Failures(errors_of(out)) as failures:
         _check_embeddings(journal, embeddings)
         tally.resumed = tally.elsewhere = len(journal.names)
-        todo = _missing(names, journal, tally, progress)
+        stamps: dict[str, str | None] = {}
+        todo = _missing(names, journal, stamps, tally, progress)
         with closing(client.classify_many(todo, in_flight=in_flight)) as answers:
             for name, answer in _patient(answers):
+                file = stamps.pop(name)
                 if reports is not None and isinstance(answer, Diagnosis):
                     answer = reported(Path(name), answer, reports)
                 if isinstance(answer, Diagnosis):
                     more = {"embedding": packed(answer.embedding)} if embeddings else {}
-                    journal.append(name, answer, **more)
+                    journal.append(name, answer, file=file, **more)
                     tally.answered += 1
                 else:
                     failures.add(name, answer)
@@ -126,14 +128,26 @@ def errors_of(out: Path) -> Path:
 
 
 def _missing(
-    names: Iterable[str], journal: Journal, tally: Tally, progress: Callable[[int], object]
+    names: Iterable[str],
+    journal: Journal,
+    stamps: dict[str, str | None],
+    tally: Tally,
+    progress: Callable[[int], object],
 ) -> Iterator[str]:
+    """Names without an answer; their files are stamped before they are read."""
     for name in names:
-        if name in journal.names:
-            tally.elsewhere -= 1
-            progress(1)
-        else:
+        file = stamp(name)
+        if name not in journal.names:
+            stamps[name] = file
             yield name
+            continue
+        if journal.names[name] != file:
+            raise ValueError(
+                f"{name} is not the file that {journal.path} has the answer of: it was changed, or this "
+                "run began in another folder. Remove the journal to begin anew, or give another --out"
+            )
+        tally.elsewhere -= 1
+        progress(1)
 
 
 def _check_embeddings(journal: Journal, embeddings: bool) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from derma_semantics.bulk.sources import printable
 from derma_semantics.conditions import CODES
-from derma_semantics.journal import Record
+from derma_semantics.journal import STAMP, Record
 
 ROW_GROUP = 4096
 AFTER = ("risk", "triage", "high_risk", "prediction_set", "bundle", "bundle_digest", "precision", "version")
@@ -77,7 +77,9 @@ def _decoded(record: Record) -> Record:
 
 
 def _printable(record: Record) -> Record:
-    return record if record["image"].isascii() else {**record, "image": printable(record["image"])}
+    """Without what only the journal needs; the name as text."""
+    kept = {key: value for key, value in record.items() if key != STAMP}
+    return {**kept, "image": printable(record["image"])}
 
 
 def _flat(record: Record) -> list[Any]:

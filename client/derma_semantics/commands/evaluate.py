@@ -45,6 +45,6 @@ def evaluate(
         click.echo(f"What was answered is kept in {out}: the same command goes on from there.", err=True)
         unavailable(exc)
     except (ValueError, OSError) as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise Refused(str(exc)) from exc
     click.echo(json.dumps(report) if as_json else f"{summary(report)}\nreport in {out}")
     sys.exit(1 if report["unanswered"] else 0)

@@ -63,7 +63,7 @@ def evaluate_service(
 
 
 def _check_foreign(journal: Journal, cases: Sequence[Case]) -> None:
-    if foreign := sorted(journal.names - {case.name for case in cases}):
+    if foreign := sorted(journal.names.keys() - {case.name for case in cases}):
         raise ValueError(
             f"{journal.path} holds answers to {len(foreign)} images that are not in the ground truth, "
             f"e.g. {foreign[0]}: give another --out"
