@@ -119,26 +119,6 @@ def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     assert f"{metrics['text']['wording']['mean']:.3f}" in summary(metrics["text"])
 
 
-def test_a_student_begins_where_its_teacher_began(photos, start, configuration, tmp_path):
-    config = load(configuration, ["phases.0.patience=0"])
-    teacher = config.phases[0].model_copy(update={"name": "teacher", "learning_rate": 1e-3})
-    student = config.phases[0].model_copy(
-        update={"anew": True, "teachers": ("teacher",), "learning_rate": 1e-9, "weight_decay": 0.0}
-    )
-    config = config.model_copy(update={"phases": (teacher, student)})
-    place, parts = Place(start, tmp_path / "own"), split(read(photos), config)
-    train_weights(config, parts, place, workers=0, say=lambda line: None)
-    name = "visual.trunk.blocks.11.mlp.fc1.weight"
-    begun = load_file(str(start))[name.removeprefix("visual.trunk.")]
-    taught = load_file(str(place.out / "open_clip_model.safetensors"))[name].float()
-    teaching = load_file(str(place.weights("teacher")))[name].float()
-    assert torch.allclose(taught, begun, atol=1e-4)
-    assert not torch.allclose(teaching, begun, atol=1e-4)
-    steps = (place.run / "full.steps.csv").read_bytes()
-    train_weights(config, parts, place, workers=0, say=lambda line: None)
-    assert (place.run / "full.steps.csv").read_bytes() == steps  # nothing was trained again
-
-
 def test_other_settings_do_not_continue_a_run(photos, start, configuration, tmp_path):
     place, config = Place(start, tmp_path / "own"), load(configuration, ["phases.0.patience=0"])
     parts = split(read(photos), config)

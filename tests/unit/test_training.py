@@ -18,7 +18,6 @@ from derma_training.learning.batches import TrainingSet
 from derma_training.learning.checkpoint import restore, trainable
 from derma_training.learning.config import Augmentation, Balance, Phase
 from derma_training.learning.fit import Run, cosine, fit, parameter_groups
-from derma_training.learning.teachers import Teachers
 from derma_training.model import add_lora, build_model, encode_conditions, load_tokenizer
 
 PROMPTS = {condition.code: condition.prompts for condition in CONDITIONS}
@@ -52,9 +51,9 @@ def model(folder):
     return model
 
 
-def train(model, folder, task, place, phase=PHASE, validation=None, teachers=(), **run):
+def train(model, folder, task, place, phase=PHASE, validation=None, **run):
     run = Run(Accelerator(cpu=True, mixed_precision="no"), place, seed=0, **run)
-    return fit(model, load_tokenizer(folder), PROMPTS, NORMALISE, task, validation, phase, run, teachers)
+    return fit(model, load_tokenizer(folder), PROMPTS, NORMALISE, task, validation, phase, run)
 
 
 def curve(place, phase="tiny", kind="steps"):
@@ -121,35 +120,6 @@ def test_wise_ft_returns_to_the_start_in_proportion(folder, task, tmp_path):
         results[share] = trainable(model)
     for name, begun in start.items():
         assert torch.allclose(results[0.5][name], (results[0.0][name] + begun) / 2, atol=1e-6), name
-
-
-def test_a_student_believes_its_teachers(folder, task, tmp_path):
-    """Even where every label says the opposite."""
-    models = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        models.append(build_model(folder, weights=False))
-        models[-1].text.transformer.requires_grad_(False)
-    teacher, student = models
-    train(teacher, folder, task, tmp_path / "teacher", PHASE.model_copy(update={"epochs": 6}))
-    wrong = TrainingSet(task.pixels, 1 - task.labels)
-    update = {"epochs": 6, "teachers": ("teacher",), "teaching": 0.9, "patch_dropout": 0.5}
-    train(student, folder, wrong, tmp_path / "student", PHASE.model_copy(update=update), teachers=[teacher])
-    assert accuracy(teacher, folder, task) == accuracy(student, folder, task) == 1
-
-
-def test_teachers_answer_with_their_mean_for_the_conditions_as_they_are_drawn(model, folder, task):
-    other = build_model(folder, weights=False)
-    tokenizer, images = load_tokenizer(folder), NORMALISE(task.pixels[:3])
-    prior = torch.tensor([0.4, 0.3, 0.1, 0.05, 0.05, 0.05, 0.05])
-    expected = []
-    for one in (model, other):
-        text = encode_conditions(one, tokenizer, PROMPTS)
-        with torch.no_grad():
-            balanced = (one.logit_scale.exp() * one.encode_image(images, normalize=True) @ text.T).softmax(-1)
-        expected.append(balanced * prior / (balanced * prior).sum(dim=-1, keepdim=True))
-    told = Teachers([model, other], tokenizer, PROMPTS, torch.device("cpu"))(images, prior)
-    assert torch.allclose(told, (expected[0] + expected[1]) / 2, atol=1e-6)
 
 
 def test_early_stopping_goes_back_to_the_best(model, folder, task, tmp_path):

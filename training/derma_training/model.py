@@ -78,7 +78,7 @@ def build_model(folder: str | Path, *, weights: bool = True) -> Clip:
         if report.missing:
             raise BundleError(f"{checkpoint} lacks {len(report.missing)} tensors, e.g. {report.missing[0]}")
     elif package and weights:
-        load_weights(model, folder / WEIGHTS)
+        _load_trained(model, folder / WEIGHTS)
     # Written out, attention is faster here on a CPU and exports to plain MatMul and Softmax.
     for block in model.visual.trunk.blocks:
         block.attn.fused_attn = False
@@ -95,12 +95,7 @@ def trained_state(model: Clip, folder: Path) -> dict[str, Tensor]:
     }
 
 
-def load_weights(model: Clip, path: Path) -> None:
-    """Load what ``trained_state`` gave.
-
-    Raises:
-        BundleError: tensors are missing, or have no place in the model.
-    """
+def _load_trained(model: Clip, path: Path) -> None:
     missing, unexpected = model.load_state_dict(load_file(str(path)), strict=False)
     strange = [*unexpected, *(name for name in missing if not name.startswith(TEXT_TRANSFORMER))]
     if strange:

@@ -49,7 +49,6 @@ from derma_training.model import (
     build_model,
     count_parameters,
     load_tokenizer,
-    load_weights,
     pixel_statistics,
     trained_state,
 )
@@ -81,10 +80,6 @@ class Place:
     @property
     def run(self) -> Path:
         return self.out.with_name(self.out.name + ".run")
-
-    def weights(self, phase: str) -> Path:
-        """What a phase that teaches a later one ended with, until the bundle is sealed."""
-        return self.run / "checkpoints" / f"{phase}.safetensors"
 
 
 def make_bundle(
@@ -143,7 +138,7 @@ def train_weights(config: Config, parts: Parts, place: Place, *, workers: int, s
 def _run_phase(config: Config, number: int, parts: Parts, place: Place, run: Run, say: Say) -> None:
     phase, main = config.phases[number], run.accelerator.is_main_process
     torch.manual_seed(config.seed)  # what starts at random must not depend on where a run stopped
-    model = _start(config, place) if number == 0 or phase.anew else build_model(place.out)
+    model = _start(config, place) if number == 0 else build_model(place.out)
     if phase.method == "lora":
         adapted = add_lora(model, r=phase.lora.r, alpha=phase.lora.alpha, text=phase.lora.text)
     else:
@@ -157,16 +152,12 @@ def _run_phase(config: Config, number: int, parts: Parts, place: Place, run: Run
     validation = _decoded(parts.validation, "validation") if parts.validation else None
     normalise = Normalise(*pixel_statistics(place.out))
     tokenizer = load_tokenizer(place.out)
-    training = _decoded(chosen, "training")
-    teachers = [_teacher(place, name) for name in phase.teachers]
-    figures = fit(model, tokenizer, PROMPTS, normalise, training, validation, phase, run, teachers)
+    figures = fit(model, tokenizer, PROMPTS, normalise, _decoded(chosen, "training"), validation, phase, run)
     if main:
         if phase.method == "lora":
             adapted.half().save_pretrained(str(place.out / "adapter"))
         else:
             save_weights(model, place.out)
-            if any(phase.name in later.teachers for later in config.phases[number:]):
-                shutil.copyfile(place.out / WEIGHTS, place.weights(phase.name))
         if figures:
             told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
             say(f"{phase.name}: on validation {told}")
@@ -251,12 +242,6 @@ def _start(config: Config, place: Place) -> Clip:
         return build_model(place.start)
     model = build_model(place.out, weights=False)
     architecture.load_timm_trunk(model, place.start)
-    return model
-
-
-def _teacher(place: Place, phase: str) -> Clip:
-    model = build_model(place.out, weights=False)
-    load_weights(model, place.weights(phase))
     return model
 
 

@@ -87,7 +87,6 @@ class Phase(_Table):
         name: stem of its files.
         method: ``full`` trains every tensor of the image tower and the projections,
             ``lora`` adapters on frozen weights.
-        anew: begins where the run began, not where the phase before it ended.
         loss: see ``losses``.
         epochs: an epoch draws as many images as the training part has.
         batch_size: images a step, over all processes and accumulated batches together.
@@ -99,9 +98,6 @@ class Phase(_Table):
             ``whole`` share of the steps.
         mixup: alpha of the Beta distribution that blends pairs of images, 0 for none
             (arXiv 1710.09412); only with loss ``definitions``.
-        teachers: names of earlier phases whose answers to the same pixels, averaged, are targets too
-            (distillation, arXiv 1503.02531); only with loss ``definitions``.
-        teaching: their share of the target; the rest is the label's.
         ema: decay of the averaged weights a step; 0 keeps the last weights.
         wise: share of the starting weights in the result (WiSE-FT, arXiv 2109.01903).
         patience: epochs without a better balanced accuracy on validation before it stops and
@@ -110,7 +106,6 @@ class Phase(_Table):
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     method: Literal["full", "lora"] = "full"
-    anew: bool = False
     loss: Literal["definitions", "unicl", "clip"] = "definitions"
     epochs: int = Field(ge=1)
     batch_size: int = Field(32, ge=2)
@@ -123,8 +118,6 @@ class Phase(_Table):
     patch_dropout: Share = 0.0
     whole: float = Field(0.1, ge=0, le=1)
     mixup: float = Field(0.0, ge=0)
-    teachers: tuple[str, ...] = ()
-    teaching: float = Field(0.5, gt=0, le=1)
     ema: Share = 0.0
     wise: Share = 0.0
     patience: int = Field(0, ge=0)
@@ -159,16 +152,6 @@ class Config(_Table):
             raise ValueError("two phases have the same name")
         if any(phase.method == "lora" and phase.wise for phase in self.phases):
             raise ValueError("wise interpolates weights; a lora phase has only factors of them")
-        return self
-
-    @model_validator(mode="after")
-    def _teachers_come_first(self) -> Config:
-        names = [phase.name for phase in self.phases]
-        for number, phase in enumerate(self.phases):
-            if unknown := [name for name in phase.teachers if name not in names[:number]]:
-                raise ValueError(f"phase {phase.name}: no earlier phase is called {', '.join(unknown)}")
-            if phase.teachers and phase.loss != "definitions":
-                raise ValueError(f"phase {phase.name}: teachers need the loss definitions")
         return self
 
 

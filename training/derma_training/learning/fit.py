@@ -36,7 +36,6 @@ from derma_training.learning.checkpoint import Checkpoint, restore, trainable
 from derma_training.learning.config import Phase
 from derma_training.learning.definitions import Definitions
 from derma_training.learning.history import History
-from derma_training.learning.teachers import Teachers
 from derma_training.model import Clip, Tokenizer
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -70,12 +69,8 @@ def fit(
     validation: TrainingSet | None,
     phase: Phase,
     run: Run,
-    teachers: Sequence[Clip] = (),
 ) -> dict[str, float]:
     """Train the parameters of ``model`` that require gradients, in place.
-
-    Args:
-        teachers: finished networks of the same texts, where the phase has teachers.
 
     Returns:
         ``balanced_accuracy`` and ``macro_auc`` of the result on ``validation``; empty without one.
@@ -86,9 +81,7 @@ def fit(
     """
     if phase.patience and validation is None:
         raise ValueError(f"phase {phase.name}: patience needs a validation part")
-    device = run.accelerator.device
-    taught = Teachers(teachers, tokenizer, prompts, device) if teachers else None
-    trainer = _Trainer(model, tokenizer, prompts, normalise, training, phase, run, taught)
+    trainer = _Trainer(model, tokenizer, prompts, normalise, training, phase, run)
     with _patch_dropout(model, phase) as drop:
         trainer.train(validation, drop)
     trainer.conclude()
@@ -109,11 +102,10 @@ class Objective(nn.Module):
         prior: Tensor,
         accelerator: Accelerator,
         seed: int,
-        teachers: Teachers | None = None,
     ) -> None:
         super().__init__()
         self.model, self.normalise = model, normalise
-        self.texts, self.phase, self.teachers = texts, phase, teachers
+        self.texts, self.phase = texts, phase
         self.accelerator, self.seed = accelerator, seed
         self.register_buffer("prior", prior)
 
@@ -125,9 +117,6 @@ class Objective(nn.Module):
             draw = torch.Generator().manual_seed(mix(self.seed, TEXTS, step))  # one text for the whole step
             rows = self.texts.draw(torch.arange(len(CONDITIONS)), draw)
             images, target = _blend(images, labels, self.phase.mixup, mix(self.seed, MIXTURES, step, turn))
-            if self.teachers:
-                told = self.teachers(images, self.prior)
-                target = torch.lerp(_shares(target), told, self.phase.teaching)
             image, text = self._embed(images), self.texts.encode(self.model, rows)
             with self._exactly():
                 return losses.definitions(image, text, target, scale, self.prior)
@@ -160,7 +149,6 @@ class _Trainer:
         training: TrainingSet,
         phase: Phase,
         run: Run,
-        teachers: Teachers | None = None,
     ) -> None:
         self.phase, self.run, self.accelerator = phase, run, run.accelerator
         self.model = model.to(run.accelerator.device)
@@ -178,7 +166,7 @@ class _Trainer:
         self.texts = Definitions(model, tokenizer, prompts)
         self.normalise = normalise.to(run.accelerator.device)
         objective = Objective(
-            model, normalise, self.texts, phase, self.stream.prior, run.accelerator, self.seed, teachers
+            model, normalise, self.texts, phase, self.stream.prior, run.accelerator, self.seed
         )
         optimiser = torch.optim.AdamW(parameter_groups(model, phase))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(phase, self.total))
@@ -379,13 +367,8 @@ def _blend(images: Tensor, labels: Tensor, alpha: float, seed: int) -> tuple[Ten
     random = np.random.default_rng(seed)
     share = float(random.beta(alpha, alpha))
     order = torch.from_numpy(random.permutation(len(labels))).to(labels.device)
-    target = _shares(labels)
+    target = F.one_hot(labels, len(CONDITIONS)).float()
     return torch.lerp(images[order], images, share), torch.lerp(target[order], target, share)
-
-
-def _shares(target: Tensor) -> Tensor:
-    """Condition indices, shape (B,), as shares, shape (B, C); shares stay as they are."""
-    return F.one_hot(target, len(CONDITIONS)).float() if target.ndim == 1 else target
 
 
 @contextmanager
