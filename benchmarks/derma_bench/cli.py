@@ -4,6 +4,7 @@
     derma-bench decode   --help                          # JPEG to pixels
     derma-bench service  --bundle training/bundles/derma-mini --against baseline
     derma-bench saturate --p99 100                       # the highest arrival rate
+    derma-bench bulk     --images PHOTOGRAPHS            # derma bulk beside the service's highest rate
     derma-bench report   .run/bench/*.json --out .run/bench/report
 
 Every run is one JSON file with the machine, the versions, the weights' digest, the command
@@ -23,7 +24,7 @@ import click
 from derma_semantics.terminal import help_text
 
 # Each has a package of its own.
-COMMANDS = ("decode", "engine", "report", "saturate", "service")
+COMMANDS = ("bulk", "decode", "engine", "report", "saturate", "service")
 
 
 class Commands(click.Group):

@@ -26,10 +26,19 @@ def payloads(folder: Path | None, *, count: int = COUNT) -> list[bytes]:
     """
     if folder is None:
         return [_drawn(seed) for seed in range(count)]
+    return [path.read_bytes() for path in jpegs(folder)]
+
+
+def jpegs(folder: Path) -> list[Path]:
+    """The JPEG files of ``folder``, by name.
+
+    Raises:
+        ValueError: there is none.
+    """
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         raise ValueError(f"{folder.name} holds no .jpg or .jpeg")
-    return [path.read_bytes() for path in files]
+    return files
 
 
 def described(folder: Path | None, images: list[bytes]) -> str:

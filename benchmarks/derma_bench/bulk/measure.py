@@ -1,0 +1,157 @@
+"""What ``derma-bench bulk`` measures: the service's highest rate and the command's, by turns; then kills.
+
+figures, turns, subject = measure(Request(Path("photographs"), repeats=3, seconds=20, kills=2), state)
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from derma_bench.load.generator import Generator
+from derma_bench.payloads import jpegs, payloads
+from derma_bench.ratios import ratio, spread
+from derma_bench.servers.ours import OURS, REPOSITORY, ours, served
+from derma_bench.servers.processes import ServiceFailed
+from derma_semantics.contract import MAX_BATCH
+
+POLL = 0.05
+# Slower than an image in five seconds is a service that hangs.
+PATIENCE = 60.0
+SLOWEST = 5.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    Attributes:
+        images: folder of JPEG files; all of them are classified in each run.
+        seconds: that the service's own highest rate is measured before each run.
+        kills: of the last run.
+        url: of a running service; one is started where it is None.
+    """
+
+    images: Path
+    repeats: int = 3
+    seconds: float = 20.0
+    kills: int = 2
+    repository: Path = REPOSITORY
+    url: str | None = None
+
+
+def measure(request: Request, state: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """Start the service, measure by turns, kill and go on.
+
+    Raises:
+        ServiceFailed: the service did not start, the command failed, or rows are missing or double.
+        ValueError: the folder holds no JPEG.
+    """
+    images, names, turns = payloads(request.images), state / "names.txt", []
+    names.write_text("".join(f"{path.resolve()}\n" for path in jpegs(request.images)))
+    with (
+        ours(request.url, request.repository, state / OURS) as running,
+        Generator(images) as generator,
+        tqdm(total=2 * request.repeats + 1, desc="measuring") as bar,
+    ):
+        subject = served(running.url)
+        bar.set_postfix_str("the service")
+        generator.closed(running.connect, MAX_BATCH, request.seconds / 4)
+        for number in range(request.repeats):
+            load = generator.closed(running.connect, MAX_BATCH, request.seconds).to_dict()
+            bar.update()
+            bar.set_postfix_str("derma bulk")
+            run = Run(str(running.url), names, state / f"run-{number}.csv")
+            begin = time.perf_counter()
+            run.finish(len(images))
+            rate = len(images) / (time.perf_counter() - begin)
+            bar.update()
+            bar.set_postfix_str("the service")
+            turns.append({"service": load["throughput"], "bulk": rate, "failures": load["failures"]})
+        bar.set_postfix_str("kills")
+        kept = _killed(request.kills, str(running.url), names, len(images))
+        bar.update()
+    figures = {
+        "images": len(images),
+        "under_way": MAX_BATCH,
+        "service_images_per_second": spread([turn["service"] for turn in turns]),
+        "bulk_images_per_second": spread([turn["bulk"] for turn in turns]),
+        "bulk_over_service": ratio([turn["bulk"] for turn in turns], [turn["service"] for turn in turns]),
+        "kills": len(kept),
+        "answered_before_each_kill": kept,
+        "rows_after_the_kills": len(images),
+    }
+    return figures, turns, subject
+
+
+class Run:
+    """``derma bulk`` over a list of images, as a process."""
+
+    def __init__(self, url: str, names: Path, out: Path) -> None:
+        self.out = out
+        command = [sys.executable, "-m", "derma_semantics", "bulk", "-", "--out", str(out), "--json"]
+        with names.open("rb") as listed:
+            self.process = subprocess.Popen(
+                command,
+                env={**os.environ, "DERMA_URL": url},
+                text=True,
+                stdin=listed,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+
+    def finish(self, images: int) -> dict[str, Any]:
+        """Wait for the end; what it says of itself.
+
+        Raises:
+            ServiceFailed: it failed, hung, or its table has not one row an image.
+        """
+        try:
+            said, errors = self.process.communicate(timeout=PATIENCE + SLOWEST * images)
+        except subprocess.TimeoutExpired as exc:
+            self.kill()
+            raise ServiceFailed(f"derma bulk did not end within {exc.timeout:.0f} s") from exc
+        if self.process.returncode:
+            raise ServiceFailed(f"derma bulk ended with {self.process.returncode}:\n{errors[-2000:]}")
+        with self.out.open(newline="") as table:
+            rows = [row["image"] for row in csv.DictReader(table)]
+        if len(rows) != images or len(set(rows)) != images:
+            raise ServiceFailed(f"{len(rows)} rows, {len(set(rows))} different, for {images} images")
+        summary: dict[str, Any] = json.loads(said)
+        return summary
+
+    def answers(self) -> int:
+        """Of this run and those before it."""
+        journal = self.out.with_name(f"{self.out.name}.journal")
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def _killed(kills: int, url: str, names: Path, images: int) -> list[int]:
+    """Answers that lay on disk after each kill; the run after the last one ends complete."""
+    out, kept = names.with_name("killed.csv"), list[int]()
+    for number in range(1, kills + 1):
+        run, end = Run(url, names, out), time.monotonic() + PATIENCE + SLOWEST * images
+        while run.answers() < number * images // (kills + 1):
+            if run.process.poll() is not None or time.monotonic() > end:
+                run.kill()
+                raise ServiceFailed("derma bulk ended, or hung, before it could be killed")
+            time.sleep(POLL)
+        run.kill()
+        kept.append(run.answers())
+    summary = Run(url, names, out).finish(images)
+    if summary["resumed"] != (kept[-1] if kept else 0):
+        raise ServiceFailed(f"after {kept} answers, derma bulk went on with {summary['resumed']}")
+    return kept
