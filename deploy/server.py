@@ -32,6 +32,7 @@ ENVIRONMENT = ROOT / ".triton"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 POLL = 0.2
 PR_SET_PDEATHSIG = 1
+KILLED = 10.0  # seconds that the kernel may need to clear away a killed process
 SECRETS = ("DERMA_ADMIN_KEY", "DERMA_TOKEN")  # of no use to Triton's processes
 
 
@@ -115,7 +116,7 @@ class TritonServer:
             self.pause(grace)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(grace)
+        self.process.wait(KILLED)
         self.process = None
         for segment in Path("/dev/shm").glob(self.settings.shared_memory + "*"):
             segment.unlink(missing_ok=True)
