@@ -40,7 +40,7 @@ def drain(control: ModelControl, until: float) -> bool:
 
 
 def _within(control: ModelControl, until: float) -> ModelControl:
-    """The same, for a call that ends by ``until``; a call without time left fails as one that took too long."""
+    """The same, for a call that ends by ``until``; one without time left fails as too slow."""
     control.timeout = max(0.0, until - time.monotonic())
     return control
 

@@ -28,7 +28,9 @@ from typing import Any
 
 import click
 
+from backoff import BackOff
 from derma_semantics.client import DEFAULT_URL
+from derma_semantics.contract import PREPROCESS
 from derma_semantics.errors import DermaError, ServiceUnavailable
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
@@ -37,7 +39,7 @@ from options import STATE, read_settings, service_options
 from server import POLL, TritonServer
 from settings import Settings, write_private
 from sidecar import Sidecar
-from supervisor import Supervisor
+from supervisor import PARTS, Supervisor
 
 logger = logging.getLogger("derma.launcher")
 
@@ -57,6 +59,8 @@ class Service:
         self.server = TritonServer(settings)
         self.sidecar = Sidecar(settings)
         self.stopping = threading.Event()
+        self._server_pauses, self._sidecar_pauses = BackOff(), BackOff()
+        self._sidecar_starts = False
 
     def start(self) -> None:
         """Start, and return when all parts answer, or when told to stop."""
@@ -73,20 +77,13 @@ class Service:
     def supervise(self) -> None:
         """Keep the service whole until ``stopping`` is set."""
         control = self._control()
-        supervisor = Supervisor(control)
+        parts = PARTS if self.settings.triton is None else (PREPROCESS.name,)
+        supervisor = Supervisor(control, parts=parts, shared_memory=self.settings.shared_memory)
         wait = POLL
         while not self.stopping.wait(wait):
             try:
-                if not self.server.alive:
-                    self._restart()
-                if self.sidecar.wanted and not self.sidecar.alive:
-                    logger.error(
-                        "the saliency sidecar died; starting it again. Its last words:\n%s",
-                        self.sidecar.last_words(),
-                    )
-                    self.sidecar.stop()
-                    self.sidecar.start()
-                supervisor.check(self.server.pid)
+                self._mend_server(supervisor)
+                self._mend_sidecar()
                 wait = POLL
             except DermaError as exc:
                 logger.error("could not mend the service, will try again: %s", exc)
@@ -116,11 +113,31 @@ class Service:
             settings.grpc_url, timeout=self.deadline, tls=settings.own_tls, key=settings.admin_key
         )
 
-    def _restart(self) -> None:
-        logger.error("Triton died; starting it again. Its last words:\n%s", self.server.last_words())
-        self.server.stop()
-        self._start_server()
-        self.server.wait_until_ready(self.deadline, self.stopping)
+    def _mend_server(self, supervisor: Supervisor) -> None:
+        if self.server.alive:
+            supervisor.check(self.server.pid)
+        elif self._server_pauses.due():
+            logger.error("Triton died; starting it again. Its last words:\n%s", self.server.last_words())
+            self.server.stop()
+            self._start_server()
+            self.server.wait_until_ready(self.deadline, self.stopping)
+            self._server_pauses.recovered()
+
+    def _mend_sidecar(self) -> None:
+        if not self.sidecar.wanted:
+            return
+        if self.sidecar.alive:
+            if self._sidecar_starts and self.sidecar.healthy():
+                self._sidecar_pauses.recovered()
+                self._sidecar_starts = False
+        elif self._sidecar_pauses.due():
+            logger.error(
+                "the saliency sidecar died; starting it again. Its last words:\n%s",
+                self.sidecar.last_words(),
+            )
+            self.sidecar.stop()
+            self.sidecar.start()
+            self._sidecar_starts = True
 
 
 class Watcher(threading.Thread):

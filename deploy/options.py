@@ -65,6 +65,13 @@ def service_options(command: Any) -> Any:
             show_default=True,
             help="Model repository to serve.",
         ),
+        click.option(
+            "--triton",
+            type=EXISTING,
+            envvar="DERMA_TRITON",
+            help="A Triton with the native ONNX Runtime backend, such as a container's /opt/tritonserver, "
+            "not the pip wheel's.  [env: DERMA_TRITON]",
+        ),
         click.option("--bundle", type=EXISTING, help="Start the saliency sidecar too, with this bundle."),
     ):
         command = option(command)

@@ -73,7 +73,7 @@ class Sidecar:
             ServiceUnavailable: it ended, or did not answer within ``deadline`` seconds.
         """
         end = time.monotonic() + deadline
-        while self.wanted and not stopping.is_set() and not self._healthy():
+        while self.wanted and not stopping.is_set() and not self.healthy():
             if not self.alive:
                 raise ServiceUnavailable(f"the saliency sidecar ended while it started:\n{self.last_words()}")
             if time.monotonic() > end:
@@ -107,7 +107,8 @@ class Sidecar:
             f"--port={settings.saliency_port}",
         ]
 
-    def _healthy(self) -> bool:
+    def healthy(self) -> bool:
+        """Whether it answers, within a second."""
         try:
             answer = urllib3.request(
                 "GET", f"{self.settings.saliency_url}/healthz", timeout=1.0, retries=False
