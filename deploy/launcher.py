@@ -28,31 +28,39 @@ from typing import Any
 
 import click
 
+from backoff import BackOff
 from derma_semantics.client import DEFAULT_URL
+from derma_semantics.contract import PREPROCESS
 from derma_semantics.errors import DermaError, ServiceUnavailable
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
+from drain import drain
 from options import STATE, read_settings, service_options
 from server import POLL, TritonServer
 from settings import Settings, write_private
 from sidecar import Sidecar
-from supervisor import Supervisor
+from supervisor import PARTS, Supervisor
 
 logger = logging.getLogger("derma.launcher")
 
 RETRY = 1.0
 INTERRUPTED = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LAST = 8.0  # seconds of the grace that Triton has to end in, once nothing is under way
 
 
 class Service:
     """The Triton server, the saliency sidecar and what watches over them."""
 
-    def __init__(self, settings: Settings, deadline: float) -> None:
+    def __init__(self, settings: Settings, deadline: float, grace: float) -> None:
         self.settings = settings
         self.deadline = deadline
+        self.grace = grace
         self.server = TritonServer(settings)
         self.sidecar = Sidecar(settings)
         self.stopping = threading.Event()
+        self._server_pauses, self._sidecar_pauses = BackOff(), BackOff()
+        self._sidecar_starts = False
 
     def start(self) -> None:
         """Start, and return when all parts answer, or when told to stop."""
@@ -68,26 +76,14 @@ class Service:
 
     def supervise(self) -> None:
         """Keep the service whole until ``stopping`` is set."""
-        control = ModelControl(
-            self.settings.grpc_url,
-            timeout=self.deadline,
-            tls=self.settings.own_tls,
-            key=self.settings.admin_key,
-        )
-        supervisor = Supervisor(control)
+        control = self._control()
+        parts = PARTS if self.settings.triton is None else (PREPROCESS.name,)
+        supervisor = Supervisor(control, parts=parts, shared_memory=self.settings.shared_memory)
         wait = POLL
         while not self.stopping.wait(wait):
             try:
-                if not self.server.alive:
-                    self._restart()
-                if self.sidecar.wanted and not self.sidecar.alive:
-                    logger.error(
-                        "the saliency sidecar died; starting it again. Its last words:\n%s",
-                        self.sidecar.last_words(),
-                    )
-                    self.sidecar.stop()
-                    self.sidecar.start()
-                supervisor.check(self.server.pid)
+                self._mend_server(supervisor)
+                self._mend_sidecar()
                 wait = POLL
             except DermaError as exc:
                 logger.error("could not mend the service, will try again: %s", exc)
@@ -97,33 +93,94 @@ class Service:
                 wait = RETRY
         control.close()
 
-    def stop(self) -> None:
+    def stop(self, end: float) -> None:
+        """Answer what was accepted, refuse what comes, and end by ``end`` (``time.monotonic``)."""
         self.stopping.set()
-        self.sidecar.stop()
-        self.server.stop()
+        self.sidecar.ask_to_stop()
+        last = min(LAST, self.grace / 3)
+        if self.server.alive:
+            control = self._control()
+            drain(control, end - last)
+            control.close()
+        self.server.stop(min(last, _left(end)))
+        self.sidecar.stop(_left(end))
         self.settings.key_file.unlink(missing_ok=True)
         _state_file(self.settings.state).unlink(missing_ok=True)
 
-    def _restart(self) -> None:
-        logger.error("Triton died; starting it again. Its last words:\n%s", self.server.last_words())
-        self.server.stop()
-        self._start_server()
-        self.server.wait_until_ready(self.deadline, self.stopping)
+    def _control(self) -> ModelControl:
+        settings = self.settings
+        return ModelControl(
+            settings.grpc_url, timeout=self.deadline, tls=settings.own_tls, key=settings.admin_key
+        )
+
+    def _mend_server(self, supervisor: Supervisor) -> None:
+        if self.server.alive:
+            supervisor.check(self.server.pid)
+        elif self._server_pauses.due():
+            logger.error("Triton died; starting it again. Its last words:\n%s", self.server.last_words())
+            self.server.stop()
+            self._start_server()
+            self.server.wait_until_ready(self.deadline, self.stopping)
+            self._server_pauses.recovered()
+
+    def _mend_sidecar(self) -> None:
+        if not self.sidecar.wanted:
+            return
+        if self.sidecar.alive:
+            if self._sidecar_starts and self.sidecar.healthy():
+                self._sidecar_pauses.recovered()
+                self._sidecar_starts = False
+        elif self._sidecar_pauses.due():
+            logger.error(
+                "the saliency sidecar died; starting it again. Its last words:\n%s",
+                self.sidecar.last_words(),
+            )
+            self.sidecar.stop()
+            self.sidecar.start()
+            self._sidecar_starts = True
+
+
+class Watcher(threading.Thread):
+    """Supervises the service until it is told to stop.
+
+    It lives until ``release``, as the kernel ends a child with the thread that started it, and this one
+    starts again what died.
+    """
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(name="supervisor", daemon=True)
+        self.service = service
+        self._idle = threading.Event()
+        self._released = threading.Event()
+
+    def run(self) -> None:
+        self.service.supervise()
+        self._idle.set()
+        self._released.wait()
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Let it finish what it mends."""
+        if self.is_alive():
+            self._idle.wait(seconds)
+
+    def release(self) -> None:
+        self._released.set()
 
 
 @contextmanager
 def running(service: Service) -> Iterator[None]:
     """The service, supervised in the background, ended in every case."""
-    watcher = threading.Thread(target=service.supervise, name="supervisor")
+    watcher = Watcher(service)
     try:
         service.start()
         watcher.start()
         yield
     finally:
+        end = time.monotonic() + service.grace
         service.stopping.set()
-        if watcher.ident is not None:
-            watcher.join(service.deadline)
-        service.stop()
+        watcher.wait_until_idle(service.grace / 3)
+        service.stop(end)
+        watcher.release()
 
 
 @click.group(help=help_text(__doc__))
@@ -133,9 +190,9 @@ def main() -> None:
 
 @main.command()
 @service_options
-def serve(deadline: float, **given: Any) -> None:
+def serve(deadline: float, grace: float, **given: Any) -> None:
     """Serve until Ctrl-C or `stop`."""
-    service = _service(given, deadline)
+    service = _service(given, deadline, grace)
     _stop_on_signals(service)
     with _reported(), running(service):
         if not service.stopping.is_set():
@@ -147,11 +204,11 @@ def serve(deadline: float, **given: Any) -> None:
 @main.command(context_settings={"ignore_unknown_options": True})
 @service_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(deadline: float, command: tuple[str, ...], **given: Any) -> None:
+def run(deadline: float, grace: float, command: tuple[str, ...], **given: Any) -> None:
     """Start the service, run COMMAND with DERMA_URL and the like set, stop the service."""
-    service = _service(given, deadline)
-    # Ended early, it must still clean up: SIGTERM unwinds as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    service = _service(given, deadline, grace)
+    for number in SIGNALS:
+        signal.signal(number, _interrupt_once)
     with _reported(), running(service):
         key = {"DERMA_ADMIN_KEY_FILE": str(service.settings.key_file.resolve())}
         environment = service.settings.environment(os.environ) | key
@@ -180,16 +237,28 @@ def stop(state: Path, deadline: float) -> None:
     click.echo("stopped")
 
 
-def _service(given: dict[str, Any], deadline: float) -> Service:
-    service = Service(read_settings(given), deadline)
+def _service(given: dict[str, Any], deadline: float, grace: float) -> Service:
+    service = Service(read_settings(given), deadline, grace)
     if (pid := _launcher_of(service.settings.state)) is not None:
         raise click.ClickException(f"the service already runs (process {pid}); `make stop` ends it")
     return service
 
 
+def _left(end: float) -> float:
+    return max(0.0, end - time.monotonic())
+
+
 def _stop_on_signals(service: Service) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """A second signal changes nothing: the end is under way, and bounded by the grace."""
+    for number in SIGNALS:
         signal.signal(number, lambda *_: service.stopping.set())
+
+
+def _interrupt_once(*_: Any) -> None:
+    """Unwind, which stops the service; a second signal must not end that."""
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+    raise KeyboardInterrupt
 
 
 def _announce(settings: Settings) -> None:

@@ -27,8 +27,16 @@ STATE = click.option(
 
 
 def service_options(command: Any) -> Any:
-    """Give a command the options that ``read_settings`` takes, and ``--deadline``."""
+    """Give a command the options that ``read_settings`` takes, ``--deadline`` and ``--grace``."""
     for option in (
+        click.option(
+            "--grace",
+            type=click.FloatRange(min=1),
+            default=30,
+            show_default=True,
+            envvar="DERMA_GRACE",
+            help="Seconds to answer what is under way and to end, once told to stop.  [env: DERMA_GRACE]",
+        ),
         click.option("--deadline", type=float, default=120, show_default=True, help="Seconds to get ready."),
         *(_port(name, meaning) for name, meaning in PORTS),
         click.option(
@@ -56,6 +64,13 @@ def service_options(command: Any) -> Any:
             default=Settings.repository,
             show_default=True,
             help="Model repository to serve.",
+        ),
+        click.option(
+            "--triton",
+            type=EXISTING,
+            envvar="DERMA_TRITON",
+            help="A Triton with the native ONNX Runtime backend, such as a container's /opt/tritonserver, "
+            "not the pip wheel's.  [env: DERMA_TRITON]",
         ),
         click.option("--bundle", type=EXISTING, help="Start the saliency sidecar too, with this bundle."),
     ):

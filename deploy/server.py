@@ -5,7 +5,8 @@
 
 The wheel ``nvidia-pytriton`` holds the real ``tritonserver``, its Python backend and
 the backend's stubs, but arranges them for its own use; here they are put together as
-NVIDIA's container has them, with ``deploy/backends/onnxruntime`` beside.
+NVIDIA's container has them, with ``deploy/backends/onnxruntime`` beside. In that container,
+``Settings.triton`` names what it brings.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +34,7 @@ ENVIRONMENT = ROOT / ".triton"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 POLL = 0.2
 PR_SET_PDEATHSIG = 1
+KILLED = 10.0  # seconds that the kernel may need to clear away a killed process
 SECRETS = ("DERMA_ADMIN_KEY", "DERMA_TOKEN")  # of no use to Triton's processes
 
 
@@ -63,15 +66,14 @@ class TritonServer:
         Raises:
             ServiceUnavailable: its environment is missing, or a port is taken.
         """
-        wheel = _wheel()
         _check_ports(self.settings)
         self.settings.state.mkdir(parents=True, exist_ok=True)
-        backends = _assemble_backends(wheel, self.settings.state / "backends")
+        program, backends, variables = _installation(self.settings)
         with self.settings.log.open("wb") as log:
             # Its own session: Ctrl-C then reaches the launcher alone, which shuts down in order.
             self.process = subprocess.Popen(
-                [str(wheel / "bin" / "tritonserver"), *_arguments(self.settings, backends)],
-                env=_variables(wheel),
+                [str(program), *_arguments(self.settings, backends)],
+                env=variables,
                 cwd=self.settings.state,  # TensorRT's caches have paths relative to it
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -115,7 +117,7 @@ class TritonServer:
             self.pause(grace)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(grace)
+        self.process.wait(KILLED)
         self.process = None
         for segment in Path("/dev/shm").glob(self.settings.shared_memory + "*"):
             segment.unlink(missing_ok=True)
@@ -124,6 +126,23 @@ class TritonServer:
         """The end of the log, without the tables Triton draws."""
         text = self.settings.log.read_text(errors="replace").splitlines()
         return "\n".join([line for line in text if line and line[0] not in "+|"][-lines:])
+
+
+def _installation(settings: Settings) -> tuple[Path, Path, dict[str, str]]:
+    """Triton's program, its folder of backends, and its environment variables.
+
+    Raises:
+        ServiceUnavailable: something is missing.
+    """
+    if settings.triton is None:
+        wheel = _wheel()
+        backends = _assemble_backends(wheel, settings.state / "backends")
+        return wheel / "bin" / "tritonserver", backends, _variables(wheel)
+    program, backends = settings.triton / "bin" / "tritonserver", settings.triton / "backends"
+    for needed in (program, backends / "python", backends / "onnxruntime"):
+        if not needed.exists():
+            raise ServiceUnavailable(f"{settings.triton} is no Triton installation: it has no {needed}")
+    return program, backends, _public(os.environ)
 
 
 def _wheel() -> Path:
@@ -189,10 +208,14 @@ def _variables(wheel: Path) -> dict[str, str]:
     """Lets the Python backend find its interpreter, which ignores PYTHONPATH, and its libraries."""
     libraries = [str(_site_packages() / "nvidia_pytriton.libs"), _python_library()]
     return {
-        **{name: value for name, value in os.environ.items() if name not in SECRETS},
+        **_public(os.environ),
         "PATH": f"{ENVIRONMENT / 'bin'}:{os.environ.get('PATH', '')}",
         "LD_LIBRARY_PATH": ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")]),
     }
+
+
+def _public(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name not in SECRETS}
 
 
 def _python_library() -> str:

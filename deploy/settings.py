@@ -85,6 +85,7 @@ class Settings:
     Attributes:
         host: IPv4 address where gRPC listens, with ``insecure`` every part.
         profile: models that have a ``configs/<profile>.pbtxt`` are served with it.
+        triton: folder of a Triton that is installed; None for the one of the pip wheel.
         bundle: what the saliency sidecar loads; None for no sidecar.
         admin_key: opens what ``RESTRICTED`` names.
 
@@ -100,6 +101,7 @@ class Settings:
     metrics_port: int = 8002
     saliency_port: int = 8003
     profile: str | None = None
+    triton: Path | None = None
     bundle: Path | None = None
     tls: ServerTLS | None = None
     insecure: bool = False

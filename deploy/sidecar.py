@@ -21,7 +21,7 @@ from pathlib import Path
 import urllib3
 
 from derma_semantics.errors import ServiceUnavailable
-from server import POLL, end_with_parent
+from server import KILLED, POLL, end_with_parent
 from settings import Settings
 
 
@@ -73,7 +73,7 @@ class Sidecar:
             ServiceUnavailable: it ended, or did not answer within ``deadline`` seconds.
         """
         end = time.monotonic() + deadline
-        while self.wanted and not stopping.is_set() and not self._healthy():
+        while self.wanted and not stopping.is_set() and not self.healthy():
             if not self.alive:
                 raise ServiceUnavailable(f"the saliency sidecar ended while it started:\n{self.last_words()}")
             if time.monotonic() > end:
@@ -82,17 +82,21 @@ class Sidecar:
                 )
             stopping.wait(POLL)
 
+    def ask_to_stop(self) -> None:
+        """It refuses new connections and answers what is under way."""
+        if self.process is not None and self.alive:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self, grace: float = 10.0) -> None:
-        """End it: politely, after ``grace`` seconds by force."""
+        """End it, after ``grace`` seconds by force."""
         if self.process is None:
             return
-        if self.alive:
-            self.process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(grace)
+        self.ask_to_stop()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(grace)
+        self.process.wait(KILLED)
         self.process = None
 
     def _options(self) -> list[str]:
@@ -103,7 +107,8 @@ class Sidecar:
             f"--port={settings.saliency_port}",
         ]
 
-    def _healthy(self) -> bool:
+    def healthy(self) -> bool:
+        """Whether it answers, within a second."""
         try:
             answer = urllib3.request(
                 "GET", f"{self.settings.saliency_url}/healthz", timeout=1.0, retries=False

@@ -13,10 +13,11 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import segments
 from derma_semantics.contract import CLASSIFIER, NETWORK, PREPROCESS
 from derma_semantics.transport import ModelControl
 
@@ -31,6 +32,8 @@ class Supervisor:
 
     Args:
         control: its model repository API.
+        parts: models that run in stubs; the container's ONNX Runtime backend needs none.
+        shared_memory: how the names of the server's segments in /dev/shm begin.
         find_stubs: lists the living stubs of a server process: process id → model.
         kill: ends a process.
     """
@@ -39,10 +42,14 @@ class Supervisor:
         self,
         control: ModelControl,
         *,
+        parts: Sequence[str] = PARTS,
+        shared_memory: str | None = None,
         find_stubs: Callable[[int], dict[int, str]] | None = None,
         kill: Callable[[int], None] | None = None,
     ) -> None:
         self.control = control
+        self.parts = parts
+        self.shared_memory = shared_memory
         self.find_stubs = find_stubs or living_stubs
         self.kill = kill or _kill
         self.broken: set[str] = set()
@@ -61,8 +68,12 @@ class Supervisor:
             return
         logger.error("a process of %s died; reloading", ", ".join(sorted(self.broken)))
         started = time.monotonic()
+        others = [pid for pid, model in self.find_stubs(server).items() if model not in self.broken]
+        before = self._unused_segments(others)
         self._reload(sorted(self.broken), server)
         self.broken.clear()
+        # A segment that is new may be of a model that loads just now.
+        segments.remove(before & self._unused_segments(self.find_stubs(server)))
         logger.warning("serving again after %.1f s", time.monotonic() - started)
 
     def _ready(self) -> Counter[str]:
@@ -74,9 +85,12 @@ class Supervisor:
         stubs = Counter(self.find_stubs(server).values())
         return {
             model
-            for model in PARTS
+            for model in self.parts
             if ready[model] and stubs[model] < ready[model] * self.control.instances(model)
         }
+
+    def _unused_segments(self, stubs: Iterable[int]) -> set[Path]:
+        return segments.unused(self.shared_memory, stubs) if self.shared_memory else set()
 
     def _reload(self, models: list[str], server: int) -> None:
         old = [pid for pid, owner in self.find_stubs(server).items() if owner in models]

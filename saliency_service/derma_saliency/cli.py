@@ -26,7 +26,6 @@ NEEDED = (
     "fastapi",
     "uvicorn",
     "prometheus_client",
-    "pytorch_grad_cam",
     "python_multipart",
 )
 

@@ -8,6 +8,9 @@ Not for several threads at once: methods put hooks on the network while they run
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
@@ -46,8 +49,9 @@ class Explainer:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         # Triton's fp32 is compared with ours.
         torch.backends.cudnn.allow_tf32 = False
-        model, tokenizer = load_merged(bundle), load_tokenizer(bundle.path)
-        classifier, model = Classifier.around(model, bundle).to(device), model.to(device)
+        with _one_thread():
+            model, tokenizer = load_merged(bundle), load_tokenizer(bundle.path)
+            classifier, model = Classifier.around(model, bundle).to(device), model.to(device)
         return cls(classifier, Texts(model, tokenizer, classifier.text), bundle.name)
 
     @property
@@ -89,6 +93,17 @@ class Explainer:
         """Smoothed maps in [0, 1], fp32 (B, rows, columns), and the answers of the same forward pass."""
         grids, answers = METHODS[method](self.classifier, pixels, directions)
         return smooth(grids.detach().float()), Answers(*(tensor.detach() for tensor in answers))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For loading, which is many small steps: on a busy machine threads wait for each other in each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def check_method(method: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter
@@ -9,10 +10,14 @@ from collections import Counter
 import pytest
 import urllib3
 
+from derma_semantics import DermaClient
 from derma_semantics.errors import Overloaded, ServiceUnavailable
 from tests.faults.traffic import classifying
+from tests.faults.vitals import vitals
 
-GRACE = 30.0  # seconds: Triton may take 15 for what is under way, the launcher 20
+GRACE = 30.0  # seconds, the launcher's default
+SHORT = 6.0
+MARGIN = 15.0  # for a busy machine, where even the end of a killed process takes time
 
 
 def drained(service, until, image, clients=16):
@@ -66,3 +71,39 @@ def test_with_kept_connections(start_service, until, jpeg, amount, note):
     note("shutdown with kept HTTP connections", lost=len(lost), exit_s=took)
     assert lost == []
     assert took < GRACE
+
+
+def test_after_triton_was_started_again(start_service, until, jpeg, amount, note):
+    """The kernel ends a child with the thread that started it, here the one that supervises."""
+    if amount(True, False):
+        pytest.skip("in the full form")
+    service = start_service()
+    old = vitals(service)["tritonserver"].pid
+    os.kill(old, signal.SIGKILL)
+    with DermaClient(service.url) as client:
+        until(
+            lambda: client.ready(timeout=1) and old not in dict(service.processes()), 90, "another is ready"
+        )
+    requests, told, took = drained(service, until, jpeg(0))
+    lost = lost_of(requests, told)
+    note("shutdown after a restart", lost=len(lost), exit_s=took)
+    assert lost == []
+    assert took < GRACE
+
+
+def test_triton_hangs(start_service, amount, note):
+    """The end is bounded, also where a second signal comes."""
+    if amount(True, False):
+        pytest.skip("in the full form")
+    service = start_service(f"--grace={SHORT}")
+    os.kill(vitals(service)["tritonserver"].pid, signal.SIGSTOP)
+    told = time.monotonic()
+    for _ in range(2):
+        service.launcher.send_signal(signal.SIGTERM)
+    output, _ = service.launcher.communicate(timeout=90)
+    took = time.monotonic() - told
+    note("shutdown of a Triton that hangs", grace_s=SHORT, exit_s=took)
+    assert service.launcher.returncode == 0, output
+    assert service.processes() == []
+    assert service.segments() == []
+    assert took < SHORT + MARGIN

@@ -1,0 +1,88 @@
+"""What deploy/compose.yaml asks of containers.
+
+No image is built here: tests/faults/test_containers.py runs the same programs as another user, in a
+read-only file system.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from options import service_options
+from settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = ROOT / "deploy" / "compose.yaml"
+SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
+
+
+@pytest.fixture(params=SERVICES)
+def service(request):
+    return SERVICES[request.param]
+
+
+def test_nobody_is_root_or_writes(service):
+    user, group = map(int, service["user"].split(":"))
+    assert user > 0 and group > 0
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"] and "cap_add" not in service
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert not service.get("privileged")
+    assert all(volume["type"] == "bind" and volume["read_only"] for volume in service["volumes"])
+    assert all(re.search(r"size=\d+m", mount) for mount in service["tmpfs"])
+
+
+def test_everything_is_bounded_and_watched(service):
+    assert {"mem_limit", "pids_limit", "restart", "tmpfs"} <= set(service)
+    test = service["healthcheck"]["test"]
+    assert test[0] == "CMD" and any("127.0.0.1" in word for word in test)
+
+
+def test_only_the_proxys_port_is_published():
+    (door,) = re.findall(r"listen (\d+) ssl", (ROOT / "deploy" / "nginx" / "derma.conf").read_text())
+    owner, *beside = SERVICES.values()
+    assert owner["ports"] == [f"{door}:{door}"]
+    assert all("ports" not in one and one["network_mode"] == "service:triton" for one in beside)
+
+
+def test_health_is_asked_where_the_parts_listen():
+    asked = {name: " ".join(one["healthcheck"]["test"]) for name, one in SERVICES.items()}
+    assert f":{Settings.http_port}/v2/models/derma_classifier/ready" in asked["triton"]
+    assert f":{Settings.saliency_port}/healthz" in asked["saliency"]
+
+
+def test_containers_wait_longer_than_the_drain_takes():
+    grace = next(one for one in service_options(lambda: None).__click_params__ if one.name == "grace")
+    for name in ("triton", "saliency"):
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= grace.default + 10
+
+
+def test_what_is_mounted_is_in_the_repository():
+    for one in SERVICES.values():
+        for volume in one["volumes"]:
+            if not volume["source"].startswith("${"):
+                assert (COMPOSE.parent / volume["source"]).exists(), volume["source"]
+
+
+def test_the_images_end_as_the_same_user_and_copy_what_exists():
+    text = (ROOT / "deploy" / "containers" / "Containerfile").read_text()
+    stages = text.split("\nFROM ")[1:]
+    assert len(stages) == 2
+    for stage in stages:
+        assert re.findall(r"^USER (\S+)", stage, re.M)[-1] == SERVICES["triton"]["user"]
+        copied = re.findall(r"^COPY (.+) \S+$", stage, re.M)
+        assert copied and all((ROOT / path).exists() for line in copied for path in line.split())
+
+
+def test_compose_reads_it():
+    program = shutil.which("docker-compose")
+    if program is None:
+        pytest.skip("docker-compose is not installed")
+    done = subprocess.run(
+        [program, "-f", COMPOSE, "config", "--quiet"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
