@@ -90,6 +90,7 @@ def export_bundle(
         manifest = {
             **values,
             "graph_digest": sha256(attempt.graph),
+            "embedding_size": classifier.text.shape[1],
             **_provenance(bundle),
             "gate": {**report.to_dict(), "source": task.samples.source, "merge": merge},
             "engine": engine.provider,

@@ -167,8 +167,7 @@ def install(
         drafts = _stamped(folder, values, embedding_size)
         incoming = Path(tempfile.mkdtemp(prefix=f"{INCOMING}-", dir=folder))
         shutil.copyfile(graph, incoming / GRAPH)
-        stated = {"version": version, "embedding_size": embedding_size, **manifest}
-        (incoming / MANIFEST).write_text(json.dumps(stated, indent=2) + "\n")
+        (incoming / MANIFEST).write_text(json.dumps({"version": version, **manifest}, indent=2) + "\n")
         incoming.chmod(0o755)
         _flush(incoming / GRAPH, incoming / MANIFEST, incoming)
         steps = [(incoming, folder / str(version)), *drafts]

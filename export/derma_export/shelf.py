@@ -90,7 +90,7 @@ def clear_candidate(repository: Path, reason: str) -> list[Path]:
 
 def percent(repository: Path) -> float | None:
     """The canary's share of the images, None where the public model asks the network itself."""
-    if f'"{CANARY.name}"' not in _public(repository).read_text():
+    if not _public(repository).is_file() or f'"{CANARY.name}"' not in _public(repository).read_text():
         return None
     text = (repository / CANARY.name / CONFIGURATION).read_text()
     return float(text.rpartition('string_value: "')[2].partition('"')[0])

@@ -119,7 +119,7 @@ def back(repository: Path, url: str, version: int | None) -> None:
 @REPOSITORY
 def list_(repository: Path) -> None:
     """List the repository's versions and which serves."""
-    for line in listed(repository):
+    for line in listed(repository) or [f"{repository} holds no version"]:
         click.echo(line)
 
 

@@ -250,20 +250,18 @@ class Rollout:
         return there[number]
 
 
-def listed(repository: Path) -> Iterator[str]:
-    """A line for each version: what it is, and whether it serves."""
+def listed(repository: Path) -> list[str]:
+    """A line for each version: what it is, and whether a server of this repository serves it."""
     share = shelf.percent(repository)
-    serving = versions(repository / NETWORK.name)
-    for version in serving:
-        if version is not serving[-1]:
-            state = "there"
-        else:
-            state = "serves" if share is None else f"serves {100 - share:g} %"
-        yield _told(version, state)
+    *older, newest = versions(repository / NETWORK.name) or [None]
+    told = [_told(version, "kept") for version in older if version]
+    if newest:
+        told.append(_told(newest, "serves" if share is None else f"serves {100 - share:g} %"))
     for version in versions(repository / CANDIDATE.name):
-        yield _told(version, "candidate" if share is None else f"canary {share:g} %")
+        told.append(_told(version, "candidate" if share is None else f"canary {share:g} %"))
     for version in withdrawn(repository):
-        yield _told(version, f"withdrawn: {shelf.reason_of(version)}")
+        told.append(_told(version, f"withdrawn: {shelf.reason_of(version)}"))
+    return told
 
 
 def _told(version: Path, state: str) -> str:
