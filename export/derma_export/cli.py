@@ -125,9 +125,9 @@ def main(
         told = f"{bundle.name} ({bundle.digest[:12]}), {precision}"
         if if_needed and _is_there(repository, bundle, precision, labelled):
             click.echo(f"{repository.resolve()} holds {told}, already")
-        elif if_needed and (version := was_withdrawn(repository, bundle.digest, precision)):
+        elif if_needed and (aside := was_withdrawn(repository, bundle.digest, precision)):
             click.secho(
-                f"warning: {told}, was version {version.name} and was withdrawn ({reason_of(version)}); "
+                f"warning: {told}, was version {aside.name} and was withdrawn ({reason_of(aside)}); "
                 "what serves, serves on. `make rollout` tries it again",
                 fg="yellow",
                 err=True,

@@ -253,10 +253,10 @@ class Rollout:
 def listed(repository: Path) -> list[str]:
     """A line for each version: what it is, and whether a server of this repository serves it."""
     share = shelf.percent(repository)
-    *older, newest = versions(repository / NETWORK.name) or [None]
-    told = [_told(version, "kept") for version in older if version]
-    if newest:
-        told.append(_told(newest, "serves" if share is None else f"serves {100 - share:g} %"))
+    served = versions(repository / NETWORK.name)
+    told = [_told(version, "kept") for version in served[:-1]]
+    for version in served[-1:]:
+        told.append(_told(version, "serves" if share is None else f"serves {100 - share:g} %"))
     for version in versions(repository / CANDIDATE.name):
         told.append(_told(version, "candidate" if share is None else f"canary {share:g} %"))
     for version in withdrawn(repository):
