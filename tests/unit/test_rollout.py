@@ -209,6 +209,14 @@ def test_a_canary_ends(rollout, server, export, end, serves):
         rollout.promote()
 
 
+def test_back_without_a_server(rollout, server, export):
+    """As when it does not start any more."""
+    roll(rollout, export, B)
+    server.load = server.infer = pytest.fail
+    rollout.lay_back()
+    assert (stated(server.models), lying(server.models)) == (A, (["1"], ["2"]))
+
+
 def test_one_roll_out_at_a_time(rollout, server, export):
     with (
         locked(server.models / CLASSIFIER.name),

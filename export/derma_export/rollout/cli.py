@@ -109,10 +109,11 @@ def abort(repository: Path, url: str) -> None:
 @REPOSITORY
 @URL
 @click.option("--version", type=int, help="Which; default: the one before. Withdrawn ones can return.")
-def back(repository: Path, url: str, version: int | None) -> None:
+@click.option("--offline", is_flag=True, help="No service runs: its next start serves that version.")
+def back(repository: Path, url: str, version: int | None, offline: bool) -> None:
     """Return to an older version. During a canary without --version: abort it."""
     with _steps(repository, url) as rollout:
-        rollout.back(version)
+        (rollout.lay_back if offline else rollout.back)(version)
 
 
 @main.command("list")

@@ -136,6 +136,19 @@ class Rollout:
             before = self._serving()
             self._serve(self._find(number, before), before, None)
 
+    def lay_back(self, number: int | None = None) -> None:
+        """As ``back``, where no server runs: its next start serves the version.
+
+        Raises:
+            RolloutFailed: there is no such version, or a canary is under way.
+        """
+        with self._alone():
+            if shelf.percent(self.repository) is not None:
+                raise RolloutFailed("a canary is under way: it ends only with the service running")
+            version = self._find(number, self._serving())
+            shelf.put_in_service(self.repository, version, f"rolled back to version {version.name}")
+            self.say(f"version {version.name} serves from the next start on")
+
     def _serve(self, version: Path, before: Path, expected: Comparison | None) -> None:
         """Put a version in the place of the one that serves, or leave that one."""
         name = version.name
