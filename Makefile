@@ -9,7 +9,7 @@ GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 SALIENCY_PORT ?= 8003
 APP_PORT ?= 8501
-# What operators show: the launcher writes it, `make status` and `derma-export --load` read it.
+# What operators show: the launcher writes it, `make status`, `make rollout` and `derma-export --load` read it.
 DERMA_ADMIN_KEY_FILE ?= .run/admin.key
 export HTTP_PORT GRPC_PORT METRICS_PORT SALIENCY_PORT DERMA_ADMIN_KEY_FILE
 # A GPU profile, e.g. PROFILE=cuda.
@@ -75,6 +75,29 @@ exported: setup
 .PHONY: export
 export: setup ## Export BUNDLE in PRECISION as a new model version; lower ones are gated on ISIC2018_DIR
 	$(EXPORT)
+
+.PHONY: rollout
+rollout: setup ## Have the running service serve BUNDLE in PRECISION; CANARY=20: to 20 % of the images
+	$(ROLLOUT) start $(BUNDLE) --precision $(PRECISION) $(if $(CANARY),--canary $(CANARY)) \
+		$(if $(filter-out fp32,$(PRECISION)),$(if $(ISIC2018_DIR),--data "$(ISIC2018_DIR)"))
+
+.PHONY: promote
+promote: setup ## Have the canary answer everything
+	$(ROLLOUT) promote
+
+.PHONY: abort
+abort: setup ## End the canary; the version before answers everything
+	$(ROLLOUT) abort
+
+.PHONY: rollback
+rollback: setup ## Return to the version before, or to VERSION
+	$(ROLLOUT) back $(if $(VERSION),--version $(VERSION))
+
+.PHONY: versions
+versions: setup ## List the model versions and which serves
+	$(BIN)/derma-rollout list
+
+ROLLOUT = DERMA_URL=127.0.0.1:$(GRPC_PORT) $(BIN)/derma-rollout
 
 # Lower precisions are judged on labelled images, where there are any.
 EXPORT = $(BIN)/derma-export $(BUNDLE) --precision $(PRECISION) \

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from derma_semantics.contract import CLASSIFIER
+from derma_semantics.contract import CLASSIFIER, NETWORK
 from derma_semantics.errors import ServiceUnavailable
 from derma_semantics.transport import GrpcTransport
 from settings import ROOT, Settings
@@ -190,6 +190,8 @@ def _arguments(settings: Settings, backends: Path) -> list[str]:
         f"--backend-directory={backends.resolve()}",
         "--model-control-mode=explicit",
         f"--load-model={CLASSIFIER.name}",
+        # Of the three models the one that a canary hides from Triton: it would not be loaded.
+        f"--load-model={NETWORK.name}",
         f"--http-address={settings.local_host}",
         f"--http-port={settings.http_port}",
         f"--grpc-address={settings.host}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -18,11 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import segments
-from derma_semantics.contract import CLASSIFIER, NETWORK, PREPROCESS
+from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
 from derma_semantics.transport import ModelControl
 
 STUB = "triton_python_backend_stub"
-PARTS = (PREPROCESS.name, NETWORK.name)
+PARTS = (PREPROCESS.name, NETWORK.name, CANDIDATE.name, CANARY.name)
 
 logger = logging.getLogger("derma.supervisor")
 
@@ -53,6 +54,7 @@ class Supervisor:
         self.find_stubs = find_stubs or living_stubs
         self.kill = kill or _kill
         self.broken: set[str] = set()
+        self.completed: int | None = None
 
     def check(self, server: int) -> None:
         """Reload every model whose stub died; the public model is not ready meanwhile.
@@ -63,6 +65,7 @@ class Supervisor:
         Raises:
             DermaError: a model could not be brought back; the next check tries again.
         """
+        self._complete_canary(server)
         self.broken |= self._short_of_stubs(server)
         if not self.broken:
             return
@@ -70,11 +73,25 @@ class Supervisor:
         started = time.monotonic()
         others = [pid for pid, model in self.find_stubs(server).items() if model not in self.broken]
         before = self._unused_segments(others)
-        self._reload(sorted(self.broken), server)
+        self._reload(sorted(self.broken - self._gone()), server)
         self.broken.clear()
         # A segment that is new may be of a model that loads just now.
         segments.remove(before & self._unused_segments(self.find_stubs(server)))
         logger.warning("serving again after %.1f s", time.monotonic() - started)
+
+    def _complete_canary(self, server: int) -> None:
+        """Load the candidate of a canary that was under way when Triton was started again.
+
+        Once: the canary does without one that cannot be loaded.
+        """
+        ready = self._ready()
+        if ready[CANARY.name] and not ready[CANDIDATE.name] and server != self.completed:
+            self.completed = server
+            self.control.load(CANDIDATE.name)
+
+    def _gone(self) -> set[str]:
+        """Parts of a canary that ended meanwhile."""
+        return {CANDIDATE.name, CANARY.name} - {row["name"] for row in self.control.index()}
 
     def _ready(self) -> Counter[str]:
         return Counter(row["name"] for row in self.control.index() if row["state"] == "READY")
@@ -83,6 +100,7 @@ class Supervisor:
         """Models with fewer living stubs than their ready versions need."""
         ready = self._ready()
         stubs = Counter(self.find_stubs(server).values())
+        ready &= self._ready()  # a version that is unloaded meanwhile lacks no process
         return {
             model
             for model in self.parts
@@ -95,13 +113,15 @@ class Supervisor:
     def _reload(self, models: list[str], server: int) -> None:
         old = [pid for pid, owner in self.find_stubs(server).items() if owner in models]
         ready = self._ready()
-        for model in (CLASSIFIER.name, *models):
+        # Nobody sees that a candidate is away: the network answers for it.
+        public = [] if models == [CANDIDATE.name] else [CLASSIFIER.name]
+        for model in (*public, *models):
             if ready[model]:
                 self.control.unload(model)
         # Triton cannot take a model apart that lost a stub: what is left of it would stay.
         for pid in old:
             self.kill(pid)
-        for model in (*models, CLASSIFIER.name):
+        for model in (*models, *public):
             self.control.load(model)
 
 
@@ -112,7 +132,7 @@ def living_stubs(server: int) -> dict[int, str]:
         arguments = _arguments_of_child(process, server)
         if arguments and arguments[0].endswith(STUB):
             # An instance is called <model>_<group>_<number>.
-            owners = [m for m in PARTS if any(a.startswith(f"{m}_") for a in arguments)]
+            owners = [m for m in PARTS if any(re.fullmatch(rf"{m}_\d+_\d+", a) for a in arguments)]
             found.update({int(process.name): owner for owner in owners})
     return found
 

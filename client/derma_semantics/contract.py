@@ -9,7 +9,7 @@ Types are Triton's names (KServe v2 protocol, "Tensor Data Types").
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from derma_semantics.conditions import CODES
@@ -70,6 +70,10 @@ PREPROCESS = Model("derma_preprocess", "python", _IMAGE, _PIXELS)
 NETWORK = Model("derma_biomedclip", "onnxruntime", _PIXELS, _ANSWERS)
 CLASSIFIER = Model("derma_classifier", "ensemble", _IMAGE, _ANSWERS)
 MODELS = (CLASSIFIER, PREPROCESS, NETWORK)
+# Beside these during a roll-out only: what is to take the network's place, and what shares images out
+# between the two.
+CANDIDATE = replace(NETWORK, name="derma_biomedclip_candidate")
+CANARY = replace(NETWORK, name="derma_canary", backend="python")
 
 # Part of the name of a bundle that nobody trained: its answers mean nothing.
 RANDOM_WEIGHTS = "RANDOM WEIGHTS"

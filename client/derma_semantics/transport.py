@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import grpc  # type: ignore[import-untyped]
 import grpc.aio  # type: ignore[import-untyped]
+import numpy as np
 from google.protobuf.json_format import MessageToDict
 from numpy.typing import NDArray
 from tritonclient.grpc import InferResult
@@ -30,7 +31,7 @@ from derma_semantics.admin import GRPC_HEADER, admin_key
 from derma_semantics.cancellation import under_way
 from derma_semantics.channel import Channel
 from derma_semantics.connection import TLS, Address, Connection
-from derma_semantics.contract import CLASSIFIER, NETWORK
+from derma_semantics.contract import CLASSIFIER, NETWORK, Model
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -192,6 +193,21 @@ class ModelControl:
         """How many instances of a model its configuration asks for."""
         answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=model))
         return sum(int(group.get("count", 1)) for group in answer["config"].get("instance_group", []))
+
+    def infer(self, model: Model, pixels: NDArray[np.uint8]) -> Outputs:
+        """What a model answers to pixels, uint8 (N, 224, 224, 3); its outputs keep the batch axis."""
+        tensor = messages.ModelInferRequest.InferInputTensor(
+            name="PIXELS", datatype="UINT8", shape=pixels.shape
+        )
+        request = messages.ModelInferRequest(
+            model_name=model.name, inputs=[tensor], raw_input_contents=[pixels.tobytes()]
+        )
+        with translated(self.url):
+            answer = self._channel.stub.ModelInfer(
+                request, timeout=self.timeout, metadata=self._channel.metadata
+            )
+        result = InferResult(answer)
+        return {name: result.as_numpy(name) for name in model.outputs}
 
     def statistics(self) -> dict[str, Any]:
         """The server's counters since it started; 64-bit numbers are text, zeros are left out."""

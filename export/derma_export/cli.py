@@ -24,6 +24,7 @@ import click
 from derma_export.integrity import Tampered
 from derma_export.repository import check as check_repository
 from derma_export.repository import is_newest
+from derma_export.shelf import reason_of, was_withdrawn
 from derma_semantics.contract import NETWORK
 from derma_semantics.errors import DermaError
 from derma_semantics.terminal import help_text
@@ -121,9 +122,15 @@ def main(
         if public_key:
             click.echo(f"signed {bundle.name}: {require_signature(bundle, public_key)}")
         labelled = bool(data) and not bundle.random_weights
+        told = f"{bundle.name} ({bundle.digest[:12]}), {precision}"
         if if_needed and _is_there(repository, bundle, precision, labelled):
-            click.echo(
-                f"{repository.resolve()} holds {bundle.name} ({bundle.digest[:12]}), {precision}, already"
+            click.echo(f"{repository.resolve()} holds {told}, already")
+        elif if_needed and (aside := was_withdrawn(repository, bundle.digest, precision)):
+            click.secho(
+                f"warning: {told}, was version {aside.name} and was withdrawn ({reason_of(aside)}); "
+                "what serves, serves on. `make rollout` tries it again",
+                fg="yellow",
+                err=True,
             )
         else:
             version = _export(bundle, repository, precision, data, images)
@@ -171,10 +178,10 @@ def _export(
     from derma_export.exporter import export_bundle
 
     click.echo(f"bundle {bundle.name} ({bundle.digest[:12]})")
-    return export_bundle(bundle, repository, _task(bundle, precision, data, images), say=click.echo)
+    return export_bundle(bundle, repository, make_task(bundle, precision, data, images), say=click.echo)
 
 
-def _task(bundle: Bundle, precision: Precision, data: str | None, images: Path | None) -> Task:
+def make_task(bundle: Bundle, precision: Precision, data: str | None, images: Path | None) -> Task:
     """The gate's images: photographs of a folder, the bundle's own held-out ones, or drawn ones."""
     from derma_export.exporter import Task
     from derma_export.samples import calibration_pixels, folder_samples, labelled_samples, synthetic_samples

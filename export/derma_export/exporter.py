@@ -28,7 +28,8 @@ from derma_export.integrity import GRAPH
 from derma_export.precision import Attempt, attempts
 from derma_export.repository import configuration, install, naming, parameters, prepare
 from derma_export.samples import Samples
-from derma_semantics.contract import NETWORK
+from derma_export.shelf import copy_configuration
+from derma_semantics.contract import CANDIDATE, NETWORK, Model
 from derma_training.bundle import Bundle, BundleError, sha256
 from derma_training.classifier import Answers, Classifier
 
@@ -53,13 +54,20 @@ class Task:
 
 @torch.inference_mode()
 def export_bundle(
-    bundle: Bundle, repository: Path, task: Task, *, say: Say = print, run_graph: Open = OnnxClassifier
+    bundle: Bundle,
+    repository: Path,
+    task: Task,
+    *,
+    say: Say = print,
+    run_graph: Open = OnnxClassifier,
+    into: Model = NETWORK,
 ) -> int:
     """Merge, export, lower, gate and install.
 
     Args:
         say: is told, a line at a time, what was done.
         run_graph: opens an exported file for the gate.
+        into: the network; or its candidate, which the network's configuration is copied for.
 
     Returns:
         The new version number.
@@ -73,7 +81,7 @@ def export_bundle(
     merge = gate.check_merge(bundle, classifier.normalise(task.samples.pixels[: gate.BATCH]))
     say(f"merge  embeddings move by {merge:.1e} (limit {gate.MERGE_LIMIT:.0e})")
     reference = gate.in_batches(classifier, task.samples.pixels)
-    engine = _engine(repository, task.precision)
+    engine = engine_of(repository, task.precision)
     with tempfile.TemporaryDirectory(prefix="derma-export-") as scratch, naming(Path(scratch)):
         graph = Path(scratch) / GRAPH
         export_onnx(classifier, graph, fuse_attention=task.precision == "fp16")
@@ -82,6 +90,7 @@ def export_bundle(
         manifest = {
             **values,
             "graph_digest": sha256(attempt.graph),
+            "embedding_size": classifier.text.shape[1],
             **_provenance(bundle),
             "gate": {**report.to_dict(), "source": task.samples.source, "merge": merge},
             "engine": engine.provider,
@@ -90,7 +99,9 @@ def export_bundle(
         }
         _require_unchanged(bundle)
         prepare(repository)
-        return install(repository, attempt.graph, manifest, values, classifier.text.shape[1])
+        if into is CANDIDATE:
+            copy_configuration(repository)
+        return install(repository, attempt.graph, manifest, values, classifier.text.shape[1], into)
 
 
 def _require_unchanged(bundle: Bundle) -> None:
@@ -129,7 +140,7 @@ def _first_to_pass(
     raise AssertionError("a report with failures raises")
 
 
-def _engine(repository: Path, precision: Precision) -> Engine:
+def engine_of(repository: Path, precision: Precision) -> Engine:
     """What the repository's processors will run the graph on.
 
     fp16 is for GPUs: here ONNX Runtime's own kernels compute its casts in fp32.

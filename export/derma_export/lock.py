@@ -16,11 +16,15 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait for the folder's lock and hold it."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Wait for the folder's lock and hold it.
+
+    Raises:
+        BlockingIOError: another process holds it, and ``wait`` is false.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)

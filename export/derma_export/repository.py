@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ from derma_export.facts import facts
 from derma_export.integrity import GRAPH, MANIFEST, check_version, read_manifest, versions
 from derma_export.lock import locked
 from derma_semantics.conditions import CODES
-from derma_semantics.contract import FACTS, MODELS, NETWORK, Model
+from derma_semantics.contract import CANARY, CANDIDATE, FACTS, MODELS, NETWORK, Model
 from derma_training.bundle import Bundle
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_repository"
 CONFIGURATION = "config.pbtxt"
 INCOMING = ".incoming"
+WITHDRAWN = "withdrawn"
 # A quoted value in a configuration.
 STRING = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 
@@ -142,12 +144,14 @@ def install(
     manifest: dict[str, Any],
     values: Mapping[str, str],
     embedding_size: int,
+    model: Model = NETWORK,
 ) -> int:
     """Add ``graph`` as the next version and stamp the configuration.
 
     Args:
         manifest: written beside the graph; the version number is added.
         values: of the configuration's ``parameters``.
+        model: the network, or its candidate, whose folder must be there.
 
     Returns:
         The new version number.
@@ -156,25 +160,50 @@ def install(
         OSError: the disk is full or cannot be written; everything is as it was.
         ValueError: a configuration lacks what must be stamped; everything is as it was.
     """
-    model = repository / NETWORK.name
-    with locked(model), _swept(model), naming(model):
-        existing = versions(model)
-        version = int(existing[-1].name) + 1 if existing else 1
-        texts = {model / "labels.txt": "".join(f"{code}\n" for code in CODES)}
-        texts |= {path: stamp(path.read_text(), values, embedding_size) for path in _configurations(model)}
-        drafts = [_draft(path, text) for path, text in texts.items() if not _holds(path, text)]
-        incoming = Path(tempfile.mkdtemp(prefix=f"{INCOMING}-", dir=model))
+    folder = repository / model.name
+    with locked(folder), _swept(folder), naming(folder):
+        existing = versions(folder)
+        version = _next_version(repository)
+        drafts = _stamped(folder, values, embedding_size)
+        incoming = Path(tempfile.mkdtemp(prefix=f"{INCOMING}-", dir=folder))
         shutil.copyfile(graph, incoming / GRAPH)
         (incoming / MANIFEST).write_text(json.dumps({"version": version, **manifest}, indent=2) + "\n")
         incoming.chmod(0o755)
         _flush(incoming / GRAPH, incoming / MANIFEST, incoming)
-        steps = [(incoming, model / str(version)), *drafts]
+        steps = [(incoming, folder / str(version)), *drafts]
         # Killed between these, the configuration states the version before, which is there; where
         # there is none, it must not state a bundle that nothing was made from.
         for source, target in steps if existing else [*steps[1:], steps[0]]:
             source.replace(target)
         _flush(*{target.parent for _, target in steps})
     return version
+
+
+def restamp(repository: Path, values: Mapping[str, str], embedding_size: int) -> None:
+    """Have the network's configuration state another version's values; the arguments are ``install``'s."""
+    folder = repository / NETWORK.name
+    with locked(folder), _swept(folder), naming(folder):
+        for source, target in _stamped(folder, values, embedding_size):
+            source.replace(target)
+        _flush(folder)
+
+
+def withdrawn(repository: Path) -> list[Path]:
+    """Folders of the versions that were taken out of service and kept, lowest first."""
+    return versions(repository / NETWORK.name / WITHDRAWN)
+
+
+def _next_version(repository: Path) -> int:
+    """A number that no version has or had: one that was withdrawn keeps its own."""
+    known = [versions(repository / model.name) for model in (NETWORK, CANDIDATE)]
+    return 1 + max((int(v.name) for v in chain(*known, withdrawn(repository))), default=0)
+
+
+def _stamped(folder: Path, values: Mapping[str, str], embedding_size: int) -> list[tuple[Path, Path]]:
+    """Drafts of what must change in a model's folder: path now, path to rename it to."""
+    texts = {folder / "labels.txt": "".join(f"{code}\n" for code in CODES)}
+    texts |= {path: stamp(path.read_text(), values, embedding_size) for path in configurations(folder)}
+    return [_draft(path, text) for path, text in texts.items() if not _holds(path, text)]
 
 
 def stamp(text: str, values: Mapping[str, str], embedding_size: int) -> str:
@@ -208,7 +237,7 @@ def _quoted(value: str) -> str:
     return f"{quote}{escaped}{quote}"
 
 
-def _configurations(model: Path) -> list[Path]:
+def configurations(model: Path) -> list[Path]:
     """The profiles, and last the default one, which ``is_newest`` reads."""
     return [*sorted((model / "configs").glob("*.pbtxt")), model / "config.pbtxt"]
 
@@ -236,13 +265,18 @@ def _copy_template(repository: Path, model: Model) -> None:
             (target / name.parent).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target / name)
             _flush(target / name)
-    draft, path = _draft(target / CONFIGURATION, (template / CONFIGURATION).read_text())
+    draft, path = _draft(target / CONFIGURATION, _without_canary((template / CONFIGURATION).read_text()))
     draft.replace(path)
+
+
+def _without_canary(text: str) -> str:
+    """A canary under way where the project lies is not for other repositories."""
+    return text.replace(f'"{CANARY.name}"', f'"{NETWORK.name}"')
 
 
 def _belongs(model: Model, name: str) -> bool:
     """Of the network only the configuration: its versions are what export makes."""
-    return model is not NETWORK or not (name.isdigit() or name.startswith("."))
+    return model is not NETWORK or not (name.isdigit() or name.startswith(".") or name == WITHDRAWN)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -65,6 +66,30 @@ def test_new_version_without_restart(until, service, client, other_bundle, jpeg)
     after = client.classify(jpeg(0))
     assert (after.bundle.name, after.bundle.version) == ("other", "2")
     assert after.risk == pytest.approx(before.risk, abs=1e-5)
+
+
+def test_roll_out_by_command(service, client, mini, jpeg):
+    """Canary, promotion and the way back; the full proof is in faults/test_rollout.py."""
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "derma_export.rollout", *arguments]
+        command += [f"--repository={service.repository}"]
+        env = {**os.environ, "DERMA_URL": service.url}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    before = client.classify(jpeg(0)).bundle
+    said = run("start", str(mini), "--canary=30")
+    number = re.search(r"canary version (\d+) answers 30 % of the images", said)[1]
+    assert f"version {number}  derma-mini" in run("list")
+    with load(service.url, jpeg(0)) as (answers, failures):
+        run("promote")
+        assert client.bundle().version == number
+        run("back")
+        assert client.classify(jpeg(0)).bundle.digest == before.digest
+    assert failures == []
+    assert answers
 
 
 @pytest.mark.parametrize("instance", ["derma_preprocess_0_1", "derma_biomedclip_0_0"])

@@ -72,6 +72,18 @@ def test_config_matches_contract(model, profile):
         assert outputs == expected(model.outputs)
 
 
+def test_the_canary_s_router_matches_contract():
+    text = (REPOSITORY.parent / "deploy" / "canary" / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (config.name, config.backend) == (contract.CANARY.name, contract.CANARY.backend)
+    assert config.max_batch_size == contract.MAX_BATCH
+    assert tensors(config.input) == expected(contract.CANARY.inputs)
+    assert tensors(config.output) == expected(contract.CANARY.outputs)
+    policy = config.dynamic_batching.default_queue_policy
+    assert policy.max_queue_size > 0
+    assert policy.timeout_action == model_config_pb2.ModelQueuePolicy.REJECT
+
+
 @configs(contract.PREPROCESS, contract.NETWORK)
 def test_queues_are_bounded_and_reject(model, profile):
     policy = read_config(model, profile).dynamic_batching.default_queue_policy

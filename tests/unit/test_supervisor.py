@@ -6,6 +6,7 @@ from derma_semantics.errors import ServiceError
 from supervisor import Supervisor
 
 CLASSIFIER, PREPROCESS, NETWORK = "derma_classifier", "derma_preprocess", "derma_biomedclip"
+CANDIDATE, CANARY = "derma_biomedclip_candidate", "derma_canary"
 HEALTHY = {11: PREPROCESS, 12: PREPROCESS, 13: NETWORK}
 
 
@@ -20,11 +21,11 @@ class FakeControl:
     def index(self):
         return [
             {"name": n, "state": "READY" if n in self.ready else "UNAVAILABLE"}
-            for n in (CLASSIFIER, PREPROCESS, NETWORK)
+            for n in sorted({CLASSIFIER, PREPROCESS, NETWORK} | self.ready)
         ]
 
     def instances(self, model):
-        return {PREPROCESS: 2, NETWORK: 1}[model]
+        return {PREPROCESS: 2}.get(model, 1)
 
     def unload(self, model):
         self.calls.append(f"unload {model}")
@@ -90,4 +91,53 @@ def test_a_failed_reload_is_tried_again(control, watch):
     assert control.ready == {CLASSIFIER, PREPROCESS, NETWORK}
     control.calls.clear()
     supervisor.check(7)
+    assert control.calls == []
+
+
+@pytest.fixture
+def canary(control, watch):
+    control.ready |= {CANDIDATE, CANARY}
+    watch[1].update({31: CANDIDATE, 32: CANARY})
+    return watch
+
+
+def test_a_dead_candidate_comes_back_while_the_public_model_serves(control, canary):
+    del canary[1][31]
+    canary[0].check(7)
+    assert control.calls == [f"unload {CANDIDATE}", f"load {CANDIDATE}"]
+
+
+def test_a_canary_gets_its_candidate_again_after_a_restart_once(control, canary):
+    control.ready.discard(CANDIDATE)
+    del canary[1][31]
+    control.refuse = CANDIDATE
+    with pytest.raises(ServiceError):
+        canary[0].check(7)
+    canary[0].check(7)
+    assert control.calls == []
+    control.refuse = None
+    canary[1][31] = CANDIDATE
+    canary[0].check(8)
+    assert control.calls == [f"load {CANDIDATE}"]
+
+
+def test_a_canary_that_ended_is_not_brought_back(control, canary):
+    del canary[1][32]
+    control.refuse = CANARY
+    with pytest.raises(ServiceError):
+        canary[0].check(7)
+    control.ready.discard(CANARY)
+    canary[0].check(7)
+    assert CLASSIFIER in control.ready
+
+
+def test_a_version_unloaded_meanwhile_lacks_no_process(control):
+    """Its process ended between the list of models and that of processes."""
+    control.ready.add(CANDIDATE)
+
+    def find(server):
+        control.ready.discard(CANDIDATE)
+        return dict(HEALTHY)
+
+    Supervisor(control, find_stubs=find, kill=pytest.fail).check(7)
     assert control.calls == []

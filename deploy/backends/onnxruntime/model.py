@@ -19,7 +19,7 @@ from derma_export.configuration import engine_for
 from derma_export.engine import open_session
 from derma_export.integrity import GRAPH, check_answers, check_version
 from derma_export.lock import locked
-from derma_semantics.contract import NETWORK
+from derma_semantics.contract import CANDIDATE, NETWORK
 
 
 class TritonPythonModel:
@@ -71,7 +71,7 @@ def _checked(config: dict, version: Path, graph: str) -> dict | None:
 
     The precision is the version's own: the configuration states that of the newest.
     """
-    if config["name"] != NETWORK.name:
+    if config["name"] not in (NETWORK.name, CANDIDATE.name):
         return None
     parameters = config["parameters"]
     stated = {key: value["string_value"] for key, value in parameters.items()}

@@ -1,0 +1,5 @@
+"""python -m derma_export.rollout"""
+
+from derma_export.rollout.cli import main
+
+main()

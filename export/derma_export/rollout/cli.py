@@ -1,0 +1,143 @@
+"""derma-rollout: have a running service serve a new version, and return to an old one.
+
+    derma-rollout start BUNDLE --precision bf16       # gate, export, load, compare, serve
+    derma-rollout start BUNDLE --canary 20            # serve it to 20 % of the images only
+    derma-rollout promote                             # the canary to all, or
+    derma-rollout abort                               # to none
+    derma-rollout back                                # the version before; --version 3: any that is kept
+    derma-rollout list                                # which versions there are, and which serves
+
+No request fails meanwhile. Exit code 1: the step failed, and what served before serves. The service
+must serve this --repository; where it asks for the admin key, DERMA_ADMIN_KEY_FILE names it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from derma_export.cli import PRECISIONS, make_task
+from derma_export.integrity import Tampered
+from derma_export.rollout.flow import Rollout, RolloutFailed, listed
+from derma_semantics import DermaClient
+from derma_semantics.client import DEFAULT_URL
+from derma_semantics.contract import CANDIDATE
+from derma_semantics.errors import DermaError, ServiceUnavailable
+from derma_semantics.terminal import help_text
+from derma_semantics.transport import ModelControl
+from derma_training.bundle import Bundle, BundleError
+from derma_training.signing import require_signature
+
+REPOSITORY = click.option(
+    "--repository",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("model_repository"),
+    show_default=True,
+    help="What the service serves.",
+)
+URL = click.option(
+    "--url", metavar="HOST:PORT", default=DEFAULT_URL, show_default=True, envvar="DERMA_URL", help="Its gRPC."
+)
+
+
+@click.group(help=help_text(__doc__))
+def main() -> None:
+    logging.getLogger().setLevel(logging.ERROR)
+
+
+@main.command()
+@click.argument("folder", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@REPOSITORY
+@URL
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
+@click.option("--data", metavar="PATH", help="For the gate, as in derma-export.")
+@click.option(
+    "--canary",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    help="Percent of the images that the new version answers, until `promote` or `abort`.",
+)
+@click.option("--require-signature", "public_key", metavar="PUBLIC_KEY", envvar="DERMA_SIGNATURE_KEY")
+def start(
+    folder: Path,
+    repository: Path,
+    url: str,
+    precision: Any,
+    data: str | None,
+    canary: float | None,
+    public_key: str | None,
+) -> None:
+    """Roll BUNDLE out: gate, export, load, compare, serve."""
+    with _steps(repository, url) as rollout:
+        bundle = Bundle.open(folder)
+        if public_key:
+            click.echo(f"signed {bundle.name}: {require_signature(bundle, public_key)}")
+        from derma_export.exporter import engine_of, export_bundle  # slow to import: PyTorch
+        from derma_export.rollout.trial import Trial
+
+        def make() -> int:
+            task = make_task(bundle, precision, data, None)
+            return export_bundle(bundle, repository, task, say=click.echo, into=CANDIDATE)
+
+        rollout.start(make, lambda version: Trial(version, engine_of(repository, precision)), canary)
+
+
+@main.command()
+@REPOSITORY
+@URL
+def promote(repository: Path, url: str) -> None:
+    """Have the canary answer everything."""
+    with _steps(repository, url) as rollout:
+        rollout.promote()
+
+
+@main.command()
+@REPOSITORY
+@URL
+def abort(repository: Path, url: str) -> None:
+    """End the canary; the version before answers everything."""
+    with _steps(repository, url) as rollout:
+        rollout.abort()
+
+
+@main.command()
+@REPOSITORY
+@URL
+@click.option("--version", type=int, help="Which; default: the one before. Withdrawn ones can return.")
+@click.option("--offline", is_flag=True, help="No service runs: its next start serves that version.")
+def back(repository: Path, url: str, version: int | None, offline: bool) -> None:
+    """Return to an older version. During a canary without --version: abort it."""
+    with _steps(repository, url) as rollout:
+        (rollout.lay_back if offline else rollout.back)(version)
+
+
+@main.command("list")
+@REPOSITORY
+def list_(repository: Path) -> None:
+    """List the repository's versions and which serves."""
+    for line in listed(repository) or [f"{repository} holds no version"]:
+        click.echo(line)
+
+
+@contextmanager
+def _steps(repository: Path, url: str) -> Iterator[Rollout]:
+    control = ModelControl(url)
+    try:
+        with DermaClient(url) as client:
+            yield Rollout(repository, control, client, say=click.echo)
+    except ServiceUnavailable as exc:
+        _end(exc, 3)
+    except (RolloutFailed, Tampered, BundleError, DermaError, OSError, RuntimeError, ValueError) as exc:
+        _end(exc, 1)
+    finally:
+        control.close()
+
+
+def _end(exc: Exception, code: int) -> None:
+    click.echo(f"error: {exc}", err=True)
+    sys.exit(code)
