@@ -23,6 +23,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from audited import HEADERS, audited
 from derma_semantics.contract import CLASSIFIER
 from derma_semantics.errors import ServiceUnavailable
 from derma_semantics.transport import GrpcTransport
@@ -33,6 +34,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 POLL = 0.2
 PR_SET_PDEATHSIG = 1
 SECRETS = ("DERMA_ADMIN_KEY", "DERMA_TOKEN")  # of no use to Triton's processes
+AUDIT_LOG = "DERMA_AUDIT_LOG"  # how the model that writes it learns of its place
 
 
 class TritonServer:
@@ -67,11 +69,12 @@ class TritonServer:
         _check_ports(self.settings)
         self.settings.state.mkdir(parents=True, exist_ok=True)
         backends = _assemble_backends(wheel, self.settings.state / "backends")
+        repository = _repository(self.settings)
         with self.settings.log.open("wb") as log:
             # Its own session: Ctrl-C then reaches the launcher alone, which shuts down in order.
             self.process = subprocess.Popen(
-                [str(wheel / "bin" / "tritonserver"), *_arguments(self.settings, backends)],
-                env=_variables(wheel),
+                [str(wheel / "bin" / "tritonserver"), *_arguments(self.settings, repository, backends)],
+                env=_variables(wheel, self.settings),
                 cwd=self.settings.state,  # TensorRT's caches have paths relative to it
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -165,9 +168,16 @@ def _assemble_backends(wheel: Path, target: Path) -> Path:
     return target
 
 
-def _arguments(settings: Settings, backends: Path) -> list[str]:
+def _repository(settings: Settings) -> Path:
+    """What is served; where an audit log is kept, with the step that writes it."""
+    if settings.audit_log is None:
+        return settings.repository
+    return audited(settings.repository, settings.state / "audited")
+
+
+def _arguments(settings: Settings, repository: Path, backends: Path) -> list[str]:
     return [
-        f"--model-repository={settings.repository.resolve()}",
+        f"--model-repository={repository.resolve()}",
         f"--backend-directory={backends.resolve()}",
         "--model-control-mode=explicit",
         f"--load-model={CLASSIFIER.name}",
@@ -181,15 +191,22 @@ def _arguments(settings: Settings, backends: Path) -> list[str]:
         "--exit-timeout-secs=15",
         *settings.restrictions,
         *(settings.tls.arguments if settings.tls else []),
+        *(_forwarded() if settings.audit_log else []),
         *([f"--model-config-name={settings.profile}"] if settings.profile else []),
     ]
 
 
-def _variables(wheel: Path) -> dict[str, str]:
+def _forwarded() -> list[str]:
+    """Who asked, and by which id: only the audit log has a use for them."""
+    return [f"--grpc-header-forward-pattern={HEADERS}", f"--http-header-forward-pattern={HEADERS}"]
+
+
+def _variables(wheel: Path, settings: Settings) -> dict[str, str]:
     """Lets the Python backend find its interpreter, which ignores PYTHONPATH, and its libraries."""
     libraries = [str(_site_packages() / "nvidia_pytriton.libs"), _python_library()]
     return {
-        **{name: value for name, value in os.environ.items() if name not in SECRETS},
+        **{name: value for name, value in os.environ.items() if name not in (*SECRETS, AUDIT_LOG)},
+        **({AUDIT_LOG: str(settings.audit_log.resolve())} if settings.audit_log else {}),
         "PATH": f"{ENVIRONMENT / 'bin'}:{os.environ.get('PATH', '')}",
         "LD_LIBRARY_PATH": ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")]),
     }

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from derma_semantics.contract import CLASSIFIER, NETWORK, PREPROCESS
+from derma_semantics.contract import AUDIT, CLASSIFIER, NETWORK, PREPROCESS
 from derma_semantics.transport import ModelControl
 
 STUB = "triton_python_backend_stub"
-PARTS = (PREPROCESS.name, NETWORK.name)
+PARTS = (PREPROCESS.name, NETWORK.name, AUDIT)
 
 logger = logging.getLogger("derma.supervisor")
 

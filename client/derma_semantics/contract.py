@@ -70,6 +70,8 @@ PREPROCESS = Model("derma_preprocess", "python", _IMAGE, _PIXELS)
 NETWORK = Model("derma_biomedclip", "onnxruntime", _PIXELS, _ANSWERS)
 CLASSIFIER = Model("derma_classifier", "ensemble", _IMAGE, _ANSWERS)
 MODELS = (CLASSIFIER, PREPROCESS, NETWORK)
+# The last step of a service that keeps an audit log; `deploy/audited.py` makes it.
+AUDIT = "derma_audit"
 
 # Part of the name of a bundle that nobody trained: its answers mean nothing.
 RANDOM_WEIGHTS = "RANDOM WEIGHTS"
