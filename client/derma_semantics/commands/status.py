@@ -144,7 +144,7 @@ def _index(control: ModelControl) -> list[dict[str, str]] | None:
 
 
 def _sidecar(service: Service) -> dict[str, Any]:
-    """What the sidecar says of itself, or that it does not answer; ``configured`` is false where none must."""
+    """What the sidecar says of itself, or that it does not answer; ``configured``: whether it should."""
     source = click.get_current_context().get_parameter_source("saliency_url")
     about: dict[str, Any] = {"url": service.saliency_url, "ready": False}
     sidecar = HttpSaliency(service.saliency_url, service.token, service.tls)
