@@ -13,6 +13,7 @@ import tritonclient.grpc
 from derma_semantics import DermaClient
 from derma_semantics.contract import CLASSIFIER
 from derma_semantics.errors import ServiceUnavailable
+from tests.e2e.conftest import LAUNCHER, free_ports
 
 
 def audited(path):
@@ -61,11 +62,11 @@ def test_what_cannot_be_audited_is_not_answered(start_service, jpeg):
         client.classify(jpeg(0))
 
 
-def test_a_log_that_cannot_be_opened_ends_the_start(launcher, repository, ports, tmp_path):
-    options = [f"--{name}-port={port}" for name, port in ports.items()]
-    command = [*launcher, "serve", f"--repository={repository}", f"--state={tmp_path / 'state'}", *options]
+def test_a_log_that_cannot_be_opened_ends_the_start(repository, tmp_path):
+    options = [f"--{name}-port={port}" for name, port in free_ports().items()]
+    command = [*LAUNCHER, "serve", f"--repository={repository}", f"--state={tmp_path / 'state'}", *options]
     done = subprocess.run(
-        [*command, f"--audit-log={Path('/proc/audit.jsonl')}"],
+        [*command, "--audit-log=/proc/audit.jsonl"],
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stdout + done.stderr
