@@ -24,6 +24,7 @@ from pathlib import Path
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from derma_semantics import DermaClient
 from derma_semantics.errors import DermaError
 from derma_semantics.logs import configure
 
