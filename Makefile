@@ -53,8 +53,8 @@ demo: exported .run/synthetic ## Classify IMAGE (a file or folder; default: draw
 	$(BIN)/python -m derma_semantics.synthetic $@
 
 .PHONY: serve
-serve: exported ## Serve BUNDLE in PRECISION, and its saliency, on *_PORT until Ctrl-C or `make stop`
-	$(LAUNCHER) serve --bundle $(BUNDLE)
+serve: exported ## Serve BUNDLE in PRECISION, and its saliency, on *_PORT until Ctrl-C or `make stop`; AUDIT=file keeps an audit log
+	$(LAUNCHER) serve --bundle $(BUNDLE) $(if $(AUDIT),--audit-log "$(AUDIT)")
 
 .PHONY: app
 app: exported ## Serve BUNDLE and open the web app on APP_PORT until Ctrl-C
@@ -66,7 +66,7 @@ stop: setup ## Stop the service
 
 .PHONY: status
 status: setup ## Say what is served
-	$(BIN)/derma status --url 127.0.0.1:$(GRPC_PORT)
+	$(BIN)/derma status --url 127.0.0.1:$(GRPC_PORT) --saliency-url http://127.0.0.1:$(SALIENCY_PORT)
 
 .PHONY: exported
 exported: setup

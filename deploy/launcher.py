@@ -32,6 +32,7 @@ from backoff import BackOff
 from derma_semantics.client import DEFAULT_URL
 from derma_semantics.contract import PREPROCESS
 from derma_semantics.errors import DermaError, ServiceUnavailable
+from derma_semantics.logs import configure
 from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
 from drain import drain
@@ -185,7 +186,10 @@ def running(service: Service) -> Iterator[None]:
 
 @click.group(help=help_text(__doc__))
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        configure("launcher")
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
 
 
 @main.command()
@@ -269,6 +273,8 @@ def _announce(settings: Settings) -> None:
     if settings.bundle:
         click.echo(f"saliency {settings.saliency_url}")
     click.echo(f"log      {settings.log}")
+    if settings.audit_log:
+        click.echo(f"audit    {settings.audit_log}")
     click.echo(f"key      {settings.key_file}, for operators")
     if settings.grpc_url != DEFAULT_URL:
         click.echo(f"clients  export DERMA_URL={settings.grpc_url}")

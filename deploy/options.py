@@ -72,6 +72,13 @@ def service_options(command: Any) -> Any:
             help="A Triton with the native ONNX Runtime backend, such as a container's /opt/tritonserver, "
             "not the pip wheel's.  [env: DERMA_TRITON]",
         ),
+        click.option(
+            "--audit-log",
+            type=click.Path(dir_okay=False, path_type=Path),
+            envvar="DERMA_AUDIT_LOG",
+            help="Append a line for each answer to this file, and answer only what is in it.  "
+            "[env: DERMA_AUDIT_LOG]",
+        ),
         click.option("--bundle", type=EXISTING, help="Start the saliency sidecar too, with this bundle."),
     ):
         command = option(command)

@@ -21,10 +21,10 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from audited import HEADERS, audited
 from derma_semantics.contract import CLASSIFIER, NETWORK
 from derma_semantics.errors import ServiceUnavailable
 from derma_semantics.transport import GrpcTransport
@@ -36,6 +36,7 @@ POLL = 0.2
 PR_SET_PDEATHSIG = 1
 KILLED = 10.0  # seconds that the kernel may need to clear away a killed process
 SECRETS = ("DERMA_ADMIN_KEY", "DERMA_TOKEN")  # of no use to Triton's processes
+AUDIT_LOG = "DERMA_AUDIT_LOG"  # how the model that writes it learns of its place
 
 
 class TritonServer:
@@ -69,10 +70,11 @@ class TritonServer:
         _check_ports(self.settings)
         self.settings.state.mkdir(parents=True, exist_ok=True)
         program, backends, variables = _installation(self.settings)
+        repository = _repository(self.settings)
         with self.settings.log.open("wb") as log:
             # Its own session: Ctrl-C then reaches the launcher alone, which shuts down in order.
             self.process = subprocess.Popen(
-                [str(program), *_arguments(self.settings, backends)],
+                [str(program), *_arguments(self.settings, repository, backends)],
                 env=variables,
                 cwd=self.settings.state,  # TensorRT's caches have paths relative to it
                 stdin=subprocess.DEVNULL,
@@ -137,12 +139,12 @@ def _installation(settings: Settings) -> tuple[Path, Path, dict[str, str]]:
     if settings.triton is None:
         wheel = _wheel()
         backends = _assemble_backends(wheel, settings.state / "backends")
-        return wheel / "bin" / "tritonserver", backends, _variables(wheel)
+        return wheel / "bin" / "tritonserver", backends, _variables(wheel, settings)
     program, backends = settings.triton / "bin" / "tritonserver", settings.triton / "backends"
     for needed in (program, backends / "python", backends / "onnxruntime"):
         if not needed.exists():
             raise ServiceUnavailable(f"{settings.triton} is no Triton installation: it has no {needed}")
-    return program, backends, _public(os.environ)
+    return program, backends, _public(settings)
 
 
 def _wheel() -> Path:
@@ -184,9 +186,16 @@ def _assemble_backends(wheel: Path, target: Path) -> Path:
     return target
 
 
-def _arguments(settings: Settings, backends: Path) -> list[str]:
+def _repository(settings: Settings) -> Path:
+    """What is served; where an audit log is kept, with the step that writes it."""
+    if settings.audit_log is None:
+        return settings.repository
+    return audited(settings.repository, settings.state / "audited")
+
+
+def _arguments(settings: Settings, repository: Path, backends: Path) -> list[str]:
     return [
-        f"--model-repository={settings.repository.resolve()}",
+        f"--model-repository={repository.resolve()}",
         f"--backend-directory={backends.resolve()}",
         "--model-control-mode=explicit",
         f"--load-model={CLASSIFIER.name}",
@@ -202,22 +211,30 @@ def _arguments(settings: Settings, backends: Path) -> list[str]:
         "--exit-timeout-secs=15",
         *settings.restrictions,
         *(settings.tls.arguments if settings.tls else []),
+        *(_forwarded() if settings.audit_log else []),
         *([f"--model-config-name={settings.profile}"] if settings.profile else []),
     ]
 
 
-def _variables(wheel: Path) -> dict[str, str]:
+def _forwarded() -> list[str]:
+    """Who asked, and by which id: only the audit log has a use for them."""
+    return [f"--grpc-header-forward-pattern={HEADERS}", f"--http-header-forward-pattern={HEADERS}"]
+
+
+def _variables(wheel: Path, settings: Settings) -> dict[str, str]:
     """Lets the Python backend find its interpreter, which ignores PYTHONPATH, and its libraries."""
     libraries = [str(_site_packages() / "nvidia_pytriton.libs"), _python_library()]
     return {
-        **_public(os.environ),
+        **_public(settings),
         "PATH": f"{ENVIRONMENT / 'bin'}:{os.environ.get('PATH', '')}",
         "LD_LIBRARY_PATH": ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")]),
     }
 
 
-def _public(variables: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in variables.items() if name not in SECRETS}
+def _public(settings: Settings) -> dict[str, str]:
+    """This environment, without what Triton's processes need not know; where the audit log is."""
+    kept = {name: value for name, value in os.environ.items() if name not in (*SECRETS, AUDIT_LOG)}
+    return kept | ({AUDIT_LOG: str(settings.audit_log.resolve())} if settings.audit_log else {})
 
 
 def _python_library() -> str:

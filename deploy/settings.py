@@ -87,6 +87,7 @@ class Settings:
         profile: models that have a ``configs/<profile>.pbtxt`` are served with it.
         triton: folder of a Triton that is installed; None for the one of the pip wheel.
         bundle: what the saliency sidecar loads; None for no sidecar.
+        audit_log: the file that gets a line for each answer; None for no audit log.
         admin_key: opens what ``RESTRICTED`` names.
 
     Raises:
@@ -103,6 +104,7 @@ class Settings:
     profile: str | None = None
     triton: Path | None = None
     bundle: Path | None = None
+    audit_log: Path | None = None
     tls: ServerTLS | None = None
     insecure: bool = False
     admin_key: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
@@ -176,7 +178,7 @@ class Settings:
         tls = self.own_tls
         values = {
             "DERMA_URL": self.grpc_url,
-            "DERMA_SALIENCY_URL": self.saliency_url,
+            "DERMA_SALIENCY_URL": self.bundle and self.saliency_url,
             "DERMA_CA": tls and tls.ca,
             "DERMA_CERT": tls and tls.certificate,
             "DERMA_KEY": tls and tls.key,

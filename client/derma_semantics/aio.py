@@ -23,8 +23,10 @@ from derma_semantics.base import (
     BaseClient,
     Images,
     T,
+    check_one,
     check_question,
     digest_of,
+    identified,
     kept,
     left,
 )
@@ -60,7 +62,9 @@ class AsyncDermaClient(BaseClient):
         self._transport = transport or GrpcAsyncTransport(url, tls=tls, token=token)
 
     @overload
-    async def classify(self, image: ImageLike, *, timeout: float | None = None) -> Diagnosis: ...
+    async def classify(
+        self, image: ImageLike, *, timeout: float | None = None, request_id: str | None = None
+    ) -> Diagnosis: ...
     @overload
     async def classify(self, image: Images, *, timeout: float | None = None) -> list[Diagnosis]: ...
     @overload
@@ -74,10 +78,12 @@ class AsyncDermaClient(BaseClient):
         *,
         timeout: float | None = None,
         return_exceptions: bool = False,
+        request_id: str | None = None,
     ) -> Diagnosis | list[Diagnosis] | list[Diagnosis | Exception]:
         """Classify one image, or a list of them at once; see ``DermaClient.classify``."""
+        check_one(image, request_id)
         if not isinstance(image, (list, tuple)):
-            return await self._classify(image, timeout)
+            return await self._classify(image, timeout, request_id)
         async with aclosing(self.classify_many(image, timeout=timeout)) as answers:
             return [kept(answer, return_exceptions) async for _, answer in answers]
 
@@ -103,13 +109,15 @@ class AsyncDermaClient(BaseClient):
         condition: str | None = None,
         method: str | None = None,
         timeout: float | None = None,
+        request_id: str | None = None,
     ) -> Explanation:
         """Which pixels speak for a text; see ``DermaClient.explain``."""
         check_question(prompt, condition)
         end = self._end(timeout)
-        data = await asyncio.to_thread(encoded, image)
-        retrying = AsyncRetrying(**self._policy(end))
-        return await retrying(asyncio.to_thread, self._ask_saliency, data, prompt, condition, method, end)
+        with identified(request_id) as known:
+            data = await asyncio.to_thread(encoded, image)
+            asked = (data, prompt, condition, method, known, end)
+            return await AsyncRetrying(**self._policy(end))(asyncio.to_thread, self._ask_saliency, *asked)
 
     async def ready(self, *, timeout: float = 5.0) -> bool:
         """Whether the service can answer now. Asks once, for at most ``timeout`` seconds."""
@@ -132,18 +140,21 @@ class AsyncDermaClient(BaseClient):
     ) -> None:
         await self.close()
 
-    async def _classify(self, image: ImageLike, timeout: float | None) -> Diagnosis:
+    async def _classify(
+        self, image: ImageLike, timeout: float | None, request_id: str | None = None
+    ) -> Diagnosis:
         end = self._end(timeout)
-        with tracing.span("derma.classify") as span:
+        with tracing.span("derma.classify") as span, identified(request_id) as known:
+            span.set_attribute("derma.request.id", known)
             data = await asyncio.to_thread(encoded, image)
-            outputs: Outputs = await AsyncRetrying(**self._policy(end))(self._infer, data, end)
+            outputs: Outputs = await AsyncRetrying(**self._policy(end))(self._infer, data, end, known)
             digest = digest_of(outputs)
             span.set_attribute("derma.bundle.digest", digest)
             if digest not in self._bundles:
                 with suppress(DermaError):
                     served = await self.bundle(timeout=left(end))
                     self._bundles[served.digest] = served
-        return from_outputs(outputs, self._served(digest))
+        return from_outputs(outputs, self._served(digest), known)
 
-    async def _infer(self, data: bytes, end: float) -> Outputs:
-        return await self._transport.infer(data, left(end))
+    async def _infer(self, data: bytes, end: float, request_id: str) -> Outputs:
+        return await self._transport.infer(data, left(end), request_id)

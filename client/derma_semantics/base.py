@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
@@ -11,11 +14,15 @@ import numpy as np
 
 from derma_semantics.connection import TLS, Host, check_token
 from derma_semantics.diagnosis import Diagnosis, ServedBundle
-from derma_semantics.errors import DeadlineExceeded
+from derma_semantics.errors import DeadlineExceeded, DermaError
 from derma_semantics.images import ImageLike
+from derma_semantics.request_id import check as check_request_id
+from derma_semantics.request_id import new
 from derma_semantics.retry import policy
 from derma_semantics.saliency import Explanation, HttpSaliency
 from derma_semantics.transport import Outputs
+
+log = logging.getLogger("derma_semantics")
 
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT = 30.0
@@ -65,14 +72,43 @@ class BaseClient:
         return policy(min(self.retry_for, left(end)))
 
     def _ask_saliency(
-        self, data: bytes, prompt: str | None, condition: str | None, method: str | None, end: float
+        self,
+        data: bytes,
+        prompt: str | None,
+        condition: str | None,
+        method: str | None,
+        request_id: str,
+        end: float,
     ) -> Explanation:
         asked: dict[str, Any] = {"prompt": prompt, "condition": condition, "method": method}
-        return self._saliency.explain(data, **asked, timeout=left(end))
+        return self._saliency.explain(data, **asked, timeout=left(end), request_id=request_id)
 
     def _served(self, digest: str) -> ServedBundle:
         """What the service said of ``digest``; the bare digest where it did not say."""
         return self._bundles.get(digest, ServedBundle(digest))
+
+
+@contextmanager
+def identified(request_id: str | None) -> Iterator[str]:
+    """One question: yields its id, a new one for None; errors carry it, and the log tells how it went.
+
+    Raises:
+        ValueError: the id is none; see ``request_id.check``.
+    """
+    known = new() if request_id is None else check_request_id(request_id)
+    try:
+        yield known
+    except DermaError as exc:
+        exc.request_id = known
+        log.info("failed: %s", type(exc).__name__, extra={"request_id": known})
+        raise
+    log.info("answered", extra={"request_id": known})
+
+
+def check_one(image: object, request_id: str | None) -> None:
+    """Refuse an id for a list: each of its images has its own."""
+    if request_id is not None and isinstance(image, (list, tuple)):
+        raise ValueError("a request id names one image, not a list of them")
 
 
 def kept(answer: Diagnosis | Exception, return_exceptions: bool) -> Any:

@@ -25,6 +25,7 @@ from derma_semantics.commands.completion import completion
 from derma_semantics.commands.evaluate import evaluate
 from derma_semantics.commands.explain import explain
 from derma_semantics.commands.status import status
+from derma_semantics.logs import VARIABLE, configure
 from derma_semantics.terminal import help_text
 
 
@@ -34,6 +35,11 @@ from derma_semantics.terminal import help_text
 def main(context: click.Context) -> None:
     if os.environ.get("NO_COLOR"):  # https://no-color.org: set, and not empty
         context.color = False
+    if os.environ.get(VARIABLE):
+        try:
+            configure("client")
+        except ValueError as exc:
+            raise click.UsageError(str(exc)) from exc
 
 
 for command in (classify, bulk, explain, evaluate, status, app, completion):

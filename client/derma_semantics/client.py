@@ -25,8 +25,10 @@ from derma_semantics.base import (
     BaseClient,
     Images,
     T,
+    check_one,
     check_question,
     digest_of,
+    identified,
     kept,
     left,
 )
@@ -85,7 +87,9 @@ class DermaClient(BaseClient):
         self._transport = transport or GrpcTransport(url, tls=tls, token=token)
 
     @overload
-    def classify(self, image: ImageLike, *, timeout: float | None = None) -> Diagnosis: ...
+    def classify(
+        self, image: ImageLike, *, timeout: float | None = None, request_id: str | None = None
+    ) -> Diagnosis: ...
     @overload
     def classify(self, image: Images, *, timeout: float | None = None) -> list[Diagnosis]: ...
     @overload
@@ -99,6 +103,7 @@ class DermaClient(BaseClient):
         *,
         timeout: float | None = None,
         return_exceptions: bool = False,
+        request_id: str | None = None,
     ) -> Diagnosis | list[Diagnosis] | list[Diagnosis | Exception]:
         """Classify one image, or a list of them at once.
 
@@ -108,6 +113,8 @@ class DermaClient(BaseClient):
             timeout: seconds an image, everything included, from when its turn comes.
             return_exceptions: for a list, put what failed in its place instead of raising
                 the first failure, as ``asyncio.gather`` does.
+            request_id: the caller's own, of 1 to 64 letters, digits and ``._@:-``, for one image; it is
+                logged, so it must say nothing of a patient. Default: drawn for each image.
 
         Raises:
             InvalidImage: the image cannot be classified; the message says why.
@@ -116,8 +123,9 @@ class DermaClient(BaseClient):
             OSError: a path cannot be read.
             TypeError, ValueError: no image, or an array of another type or shape.
         """
+        check_one(image, request_id)
         if not isinstance(image, (list, tuple)):
-            return self._classify(image, timeout)
+            return self._classify(image, timeout, request_id)
         with closing(self.classify_many(image, timeout=timeout)) as answers:
             return [kept(answer, return_exceptions) for _, answer in answers]
 
@@ -151,6 +159,7 @@ class DermaClient(BaseClient):
         condition: str | None = None,
         method: str | None = None,
         timeout: float | None = None,
+        request_id: str | None = None,
     ) -> Explanation:
         """Ask the saliency sidecar which pixels speak for a text, against the other conditions.
 
@@ -160,6 +169,7 @@ class DermaClient(BaseClient):
             condition: a condition's code, such as ``"MEL"``.
             method: how relevance is computed; default: the sidecar's.
             timeout: seconds, everything included.
+            request_id: as for ``classify``.
 
         Raises:
             ValueError: not exactly one of ``prompt`` and ``condition``.
@@ -167,9 +177,10 @@ class DermaClient(BaseClient):
         """
         check_question(prompt, condition)
         end = self._end(timeout)
-        data = encoded(image)
-        retrying = Retrying(sleep=pause, **self._policy(end))
-        return retrying(self._ask_saliency, data, prompt, condition, method, end)
+        with identified(request_id) as known:
+            data = encoded(image)
+            retrying = Retrying(sleep=pause, **self._policy(end))
+            return retrying(self._ask_saliency, data, prompt, condition, method, known, end)
 
     def ready(self, *, timeout: float = 5.0) -> bool:
         """Whether the service can answer now. Asks once, for at most ``timeout`` seconds."""
@@ -196,18 +207,19 @@ class DermaClient(BaseClient):
     ) -> None:
         self.close()
 
-    def _classify(self, image: ImageLike, timeout: float | None) -> Diagnosis:
+    def _classify(self, image: ImageLike, timeout: float | None, request_id: str | None = None) -> Diagnosis:
         end = self._end(timeout)
-        with tracing.span("derma.classify") as span:
+        with tracing.span("derma.classify") as span, identified(request_id) as known:
+            span.set_attribute("derma.request.id", known)
             data = encoded(image)
-            outputs = Retrying(sleep=pause, **self._policy(end))(self._infer, data, end)
+            outputs = Retrying(sleep=pause, **self._policy(end))(self._infer, data, end, known)
             digest = digest_of(outputs)
             span.set_attribute("derma.bundle.digest", digest)
             if digest not in self._bundles:
                 with suppress(DermaError):  # the answer counts, also when its name cannot be had
                     served = self.bundle(timeout=left(end))
                     self._bundles[served.digest] = served
-        return from_outputs(outputs, self._served(digest))
+        return from_outputs(outputs, self._served(digest), known)
 
-    def _infer(self, data: bytes, end: float) -> Outputs:
-        return self._transport.infer(data, left(end))
+    def _infer(self, data: bytes, end: float, request_id: str) -> Outputs:
+        return self._transport.infer(data, left(end), request_id)

@@ -62,6 +62,7 @@ class Diagnosis:
             probable first; never empty.
         embedding: the image's unit vector, fp32, shape (embedding size,).
         bundle: which weights answered.
+        request_id: of the question, as the logs of all parts name it.
     """
 
     differential: tuple[Finding, ...]
@@ -70,6 +71,7 @@ class Diagnosis:
     prediction_set: tuple[Condition, ...]
     embedding: NDArray[np.float32] = field(repr=False, compare=False)
     bundle: ServedBundle
+    request_id: str | None = field(default=None, compare=False)
 
     @property
     def top(self) -> Finding:
@@ -106,7 +108,9 @@ def _stated(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def from_outputs(outputs: Mapping[str, NDArray[Any]], bundle: ServedBundle) -> Diagnosis:
+def from_outputs(
+    outputs: Mapping[str, NDArray[Any]], bundle: ServedBundle, request_id: str | None = None
+) -> Diagnosis:
     """Read the public model's outputs, each without its batch axis."""
     findings = [
         Finding(condition, float(probability))
@@ -121,4 +125,5 @@ def from_outputs(outputs: Mapping[str, NDArray[Any]], bundle: ServedBundle) -> D
         prediction_set=tuple(f.condition for f in ranked if f.condition in possible),
         embedding=outputs["EMBEDDING"],
         bundle=bundle,
+        request_id=request_id,
     )

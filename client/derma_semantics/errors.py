@@ -25,7 +25,13 @@ import re
 
 
 class DermaError(Exception):
-    """Base of all errors of Derma-Semantics."""
+    """Base of all errors of Derma-Semantics.
+
+    Attributes:
+        request_id: which question failed, by the id that all logs have; None where none was asked.
+    """
+
+    request_id: str | None = None
 
 
 class InvalidImage(DermaError):

@@ -29,6 +29,7 @@ from derma_semantics.dicom import is_dicom, to_image
 from derma_semantics.images import ImageLike
 from derma_semantics.overlay import draw_overlay, drawn_size
 from derma_semantics.preprocess import check_encoded, crop_box, decode
+from derma_semantics.request_id import HEADER
 
 DEFAULT_URL = "http://127.0.0.1:8003"
 MAX_PROMPT = 300
@@ -168,6 +169,7 @@ class HttpSaliency:
         condition: str | None = None,
         method: str | None = None,
         timeout: float = 30.0,
+        request_id: str | None = None,
     ) -> Explanation:
         """Ask which pixels of an encoded image speak for a prompt, or for a condition's definitions.
 
@@ -176,6 +178,7 @@ class HttpSaliency:
             condition: a condition's code.
             method: one of those that ``ready`` lists; the sidecar's default otherwise.
             timeout: seconds, everything included.
+            request_id: under which the sidecar logs it; default: the sidecar draws one.
 
         Raises:
             InvalidImage: one of its subclasses, as ``classify`` raises them.
@@ -184,7 +187,7 @@ class HttpSaliency:
             ServiceUnavailable, Overloaded, DeadlineExceeded, ServiceError: see ``errors``.
         """
         asked = {"prompt": prompt, "condition": condition, "method": method, "format": "json"}
-        body = self._post(image, asked, timeout)
+        body = self._post(image, asked, timeout, request_id)
         try:
             return Explanation.from_dict(json.loads(body))
         except (ValueError, KeyError, TypeError) as exc:
@@ -216,12 +219,15 @@ class HttpSaliency:
         if self._open is not None and self._open[0] == os.getpid():
             self._open[1].clear()
 
-    def _post(self, image: bytes, asked: Mapping[str, str | None], timeout: float) -> bytes:
+    def _post(
+        self, image: bytes, asked: Mapping[str, str | None], timeout: float, request_id: str | None = None
+    ) -> bytes:
         check_encoded(image)
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         # The name is a constant: those of files may tell who is on the photograph.
         given["image"] = ("image", image, "application/octet-stream")
-        status, body = self._request("POST", PATH, timeout, fields=given)
+        named = {HEADER: request_id} if request_id else {}
+        status, body = self._request("POST", PATH, timeout, fields=given, headers={**self._headers, **named})
         if status != 200:
             raise self._error(status, _json(body))
         return body

@@ -54,7 +54,7 @@ class Transport(Protocol):
     ``infer`` may wait within ``cancellation.under_way``, so that another thread can end it.
     """
 
-    def infer(self, image: bytes, timeout: float) -> Outputs: ...
+    def infer(self, image: bytes, timeout: float, request_id: str) -> Outputs: ...
     def network(self, timeout: float) -> dict[str, str]: ...
     def ready(self, timeout: float) -> bool: ...
     def close(self) -> None: ...
@@ -63,7 +63,7 @@ class Transport(Protocol):
 class AsyncTransport(Protocol):
     """What ``AsyncDermaClient`` needs of a connection."""
 
-    def infer(self, image: bytes, timeout: float) -> Awaitable[Outputs]: ...
+    def infer(self, image: bytes, timeout: float, request_id: str) -> Awaitable[Outputs]: ...
     def network(self, timeout: float) -> Awaitable[dict[str, str]]: ...
     def ready(self, timeout: float) -> Awaitable[bool]: ...
     def close(self) -> Awaitable[None]: ...
@@ -79,10 +79,16 @@ class GrpcTransport:
         self._channel = Channel(Connection(url, tls, token), grpc)
         self.url = str(self._channel)
 
-    def infer(self, image: bytes, timeout: float) -> Outputs:
-        """Send one encoded image; returns every output without its batch axis."""
-        with _traced(self._channel) as metadata:
-            call = self._channel.stub.ModelInfer.future(_request(image), timeout=timeout, metadata=metadata)
+    def infer(self, image: bytes, timeout: float, request_id: str = "") -> Outputs:
+        """Send one encoded image; returns every output without its batch axis.
+
+        Args:
+            request_id: under which the service's logs name it; empty: the service draws one.
+        """
+        with _traced(self._channel, request_id) as metadata:
+            call = self._channel.stub.ModelInfer.future(
+                _request(image, request_id), timeout=timeout, metadata=metadata
+            )
             with under_way(call.cancel):
                 return _arrays(call.result())
 
@@ -120,9 +126,11 @@ class GrpcAsyncTransport:
         self._channel = Channel(Connection(url, tls, token), grpc.aio, asyncio.get_running_loop)
         self.url = str(self._channel)
 
-    async def infer(self, image: bytes, timeout: float) -> Outputs:
-        with _traced(self._channel) as metadata:
-            call = self._channel.stub.ModelInfer(_request(image), timeout=timeout, metadata=metadata)
+    async def infer(self, image: bytes, timeout: float, request_id: str = "") -> Outputs:
+        with _traced(self._channel, request_id) as metadata:
+            call = self._channel.stub.ModelInfer(
+                _request(image, request_id), timeout=timeout, metadata=metadata
+            )
             return _arrays(await call)
 
     async def network(self, timeout: float) -> dict[str, str]:
@@ -209,6 +217,11 @@ class ModelControl:
         result = InferResult(answer)
         return {name: result.as_numpy(name) for name in model.outputs}
 
+    def steps(self) -> list[str]:
+        """The models that answer, in order, as the public model's configuration names them."""
+        answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=CLASSIFIER.name))
+        return [step["model_name"] for step in answer["config"]["ensemble_scheduling"]["step"]]
+
     def statistics(self) -> dict[str, Any]:
         """The server's counters since it started; 64-bit numbers are text, zeros are left out."""
         return self._ask("ModelStatistics", messages.ModelStatisticsRequest())
@@ -244,9 +257,11 @@ def translated(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _traced(channel: Channel) -> Iterator[tuple[tuple[str, str], ...]]:
+def _traced(channel: Channel, request_id: str) -> Iterator[tuple[tuple[str, str], ...]]:
     """One inference, as OpenTelemetry's conventions for RPC describe it; yields its metadata."""
     about = {"rpc.system.name": "grpc", "rpc.method": METHOD, "server.address": str(channel)}
+    if request_id:
+        about["derma.request.id"] = request_id
     with tracing.span(METHOD, about, tracing.CLIENT) as span, translated(str(channel)):
         try:
             yield channel.metadata
@@ -274,11 +289,12 @@ def _translate(url: str, code: str, message: str) -> errors.DermaError:
     return errors.ServiceError(f"{url} failed ({code or 'no status'}): {message}")
 
 
-def _request(image: bytes) -> Any:
+def _request(image: bytes, request_id: str) -> Any:
     """BYTES travel with their length before them, in four bytes, little-endian."""
     tensor = messages.ModelInferRequest.InferInputTensor(name="IMAGE", datatype="BYTES", shape=[1, 1])
     return messages.ModelInferRequest(
         model_name=CLASSIFIER.name,
+        id=request_id,
         inputs=[tensor],
         outputs=_OUTPUTS,
         raw_input_contents=[struct.pack("<I", len(image)) + image],

@@ -34,6 +34,7 @@ from derma_semantics.errors import (
     Overloaded,
     UnsupportedFormat,
 )
+from derma_semantics.request_id import HEADER, name, new
 from derma_semantics.saliency import PATH, Explanation
 
 log = logging.getLogger("derma_saliency")
@@ -92,6 +93,8 @@ def create_app(
     async def saliency(request: Request) -> Response:
         """A heat map for a prompt or a condition: png (overlay), json or npy."""
         begin = time.monotonic()
+        request_id = name(request.headers.get(HEADER)) or new()
+        named = {"request_id": request_id}
         try:
             answer = await _answer(request, explainer, desk, observed)
             outcome = "ok"
@@ -102,10 +105,11 @@ def create_app(
             answer, outcome = Response(status_code=499), "Disconnected"
         except Exception as exc:
             # Without the message, which may quote what was sent.
-            log.error("failed: %s", type(exc).__name__)
+            log.error("failed: %s", type(exc).__name__, extra=named)
             answer, outcome = _failure(), "ServiceError"
         observed.requests.labels(outcome).inc()
-        log.info("%s %s %.0f ms", PATH, outcome, 1000 * (time.monotonic() - begin))
+        log.info("%s %s %.0f ms", PATH, outcome, 1000 * (time.monotonic() - begin), extra=named)
+        answer.headers[HEADER] = request_id
         return answer
 
     @app.get("/healthz")

@@ -8,7 +8,6 @@ Each command has a --help of its own. Research use. Not a medical device.
 
 from __future__ import annotations
 
-import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,7 @@ import click
 
 from derma_semantics import AsyncDermaClient
 from derma_semantics.connection import check_token, tls_from_environment
+from derma_semantics.logs import configure
 from derma_semantics.terminal import help_text
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -33,8 +33,10 @@ NEEDED = (
 @click.group(help=help_text(__doc__))
 @click.version_option(package_name="derma-semantics")
 def main() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("derma_saliency").setLevel(logging.INFO)
+    try:
+        configure("saliency")
+    except ValueError as exc:
+        raise click.ClickException(str(exc)) from exc
     if any(find_spec(name) is None for name in NEEDED):
         raise click.ClickException(
             "this command needs more packages: pip install 'derma-semantics[saliency]'"

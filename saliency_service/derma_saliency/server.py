@@ -51,6 +51,7 @@ def serve(
         host=address.host,
         port=address.port,
         access_log=False,
+        log_config=None,  # its messages join ours
         log_level="info",
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=round(limits.seconds) + 1,

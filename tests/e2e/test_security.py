@@ -71,8 +71,13 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def service(start_lasting, mini):
-    return start_lasting(f"--bundle={mini}")
+def audit_log(tmp_path_factory):
+    return tmp_path_factory.mktemp("audit") / "audit.jsonl"
+
+
+@pytest.fixture(scope="module")
+def service(start_lasting, mini, audit_log):
+    return start_lasting(f"--bundle={mini}", f"--audit-log={audit_log}")
 
 
 @pytest.fixture(scope="module")
@@ -396,10 +401,38 @@ def test_the_proxy_keeps_nothing_of_a_photograph(proxy, jpeg):
     before = time.time()
     proxy.classify(jpeg(0))
     line = (proxy.folder / "derma.log").read_text().splitlines()[-1].split()
-    assert line[1:] == ['"alice"', "127.0.0.1", f"/v2/models/{MODEL}/infer", "200", line[5], line[6]]
+    assert len(line[7]) == 32  # the request's id
+    assert line[1:] == ['"alice"', "127.0.0.1", f"/v2/models/{MODEL}/infer", "200", *line[5:8]]
     texts = b"".join(path.read_bytes() for path in proxy.folder.glob("*.log"))
     assert TOKEN.encode() not in texts
     assert not [path for path in (proxy.folder / "spool").rglob("*") if path.stat().st_mtime > before]
+
+
+def test_the_audit_log_names_the_caller_that_the_proxy_knows(proxy, audit_log, jpeg):
+    """Not the one that a caller claims to be, in headers or in the request itself."""
+    claims = ("derma-caller", "Derma-Caller", "DERMA-CALLER")
+    begin = len(audit_log.read_text().splitlines())
+    for claim in claims:
+        assert proxy.classify(jpeg(0), **{claim: "mallory"}).headers["x-request-id"]
+    head = json.dumps({
+        "parameters": dict.fromkeys(claims, "mallory"),
+        "inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [1, 1],
+                    "parameters": {"binary_data_size": len(jpeg(0)) + 4}}],
+    }).encode()  # fmt: skip
+    body = head + len(jpeg(0)).to_bytes(4, "little") + jpeg(0)
+    sent = {"Content_Type": "application/octet-stream", "Inference_Header_Content_Length": str(len(head))}
+    assert proxy.http("POST", f"v2/models/{MODEL}/infer", body, **sent).status == 200
+    request = messages.ModelInferRequest(model_name=MODEL, raw_input_contents=[body[len(head) :]])
+    request.inputs.add(name="IMAGE", datatype="BYTES", shape=[1, 1])
+    for claim in claims:
+        request.parameters[claim].string_param = "mallory"
+    metadata = (("authorization", f"Bearer {TOKEN}"), ("derma-caller", "mallory"), ("x-request-id", "mine"))
+    credentials = grpc.ssl_channel_credentials(proxy.ca.read_bytes())
+    with grpc.secure_channel(proxy.url, credentials) as channel:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30, metadata=metadata)
+    lines = [json.loads(line) for line in audit_log.read_text().splitlines()[begin:]]
+    assert [line["caller"] for line in lines] == ["alice"] * 5
+    assert lines[-1]["request_id"] == "mine"
 
 
 @pytest.fixture

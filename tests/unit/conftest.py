@@ -39,7 +39,7 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def __init__(self):
         self.asked, self.begun, self.gone = 0, 0, 0
-        self.images, self.metadata, self.refusals = [], [], []
+        self.images, self.metadata, self.refusals, self.ids = [], [], [], []
         self.gate = threading.Event()
         self.gate.set()
         self.lock = threading.Lock()
@@ -49,6 +49,7 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):
             self.begun += 1
             self.metadata.append(dict(context.invocation_metadata()))
             self.images.append(request.raw_input_contents[0][4:])
+            self.ids.append(request.id)
             refusal = self.refusals.pop(0) if self.refusals else None
         while not self.gate.wait(0.01):
             if not context.is_active():

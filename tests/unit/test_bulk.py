@@ -44,7 +44,7 @@ class FakeTransport:
         self.at = {}
         self.lock = threading.Lock()
 
-    def infer(self, image, timeout):
+    def infer(self, image, timeout, request_id):
         if image == b"bad":
             raise CorruptImage("the JPEG is truncated")
         number = int(image)

@@ -16,7 +16,7 @@ STUDY = "1.2.826.0.1.3680043.8.498.1"
 
 
 class FakeTransport:
-    def infer(self, image, timeout):
+    def infer(self, image, timeout, request_id):
         return {
             "PROBABILITIES": np.array([0.7, *[0.05] * 6], np.float32),
             "RISK": np.array([0.8], np.float32),

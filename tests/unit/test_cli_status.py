@@ -33,6 +33,9 @@ class FakeServer:
     def index(self):
         return [MODEL]
 
+    def steps(self):
+        return ["derma_classifier"]
+
     def ready(self, timeout):
         return self.url != "c:3"
 
@@ -84,16 +87,37 @@ def test_json(status):
     assert report["saliency"] == {"url": "http://127.0.0.1:8003", "ready": True, "bundle": "mini"}
 
 
-@pytest.mark.parametrize(
-    "sidecar", [ServiceUnavailable("http://s:4 is not available"), {"ready": False, "message": "differs"}]
-)
-def test_a_sidecar_that_is_down_is_told_and_counts_only_on_request(status, sidecar):
-    told = status("--url", "a:1", sidecar=sidecar)
+DOWN = ServiceUnavailable("http://s:4 is not available")
+
+
+def test_a_sidecar_that_nobody_named_may_be_absent(status):
+    told = status("--url", "a:1", sidecar=DOWN)
     assert told.exit_code == 0
-    (line,) = [line for line in told.stdout.splitlines() if "saliency" in line]
-    assert "not ready" in line and ("differs" in line or "http://s:4 is not available" in line)
-    asked = status("--url", "a:1", "--saliency", sidecar=sidecar)
+    assert "no saliency sidecar answers, and none was named" in told.stdout
+    asked = status("--url", "a:1", "--saliency", sidecar=DOWN)
     assert asked.exit_code == 3 and "derma-saliency serve" in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "named", "reason"),
+    [
+        (DOWN, ["--saliency-url", "http://s:4"], "http://s:4 is not available"),
+        ({"ready": False, "message": "differs"}, [], "differs"),
+    ],
+)
+def test_a_sidecar_that_was_named_or_answers_must_be_ready(status, sidecar, named, reason):
+    told = status("--url", "a:1", *named, sidecar=sidecar)
+    assert told.exit_code == 3 and "derma-saliency serve" in told.stderr
+    (line,) = [line for line in told.stdout.splitlines() if "saliency" in line]
+    assert "saliency is not ready" in line and reason in line
+
+
+def test_a_model_that_does_not_serve_is_named(status, monkeypatch):
+    monkeypatch.setattr(FakeServer, "steps", lambda _: ["derma_preprocess", "derma_audit"])
+    result = status("--url", "a:1")
+    assert result.exit_code == 3
+    assert "not serving: derma_preprocess, derma_audit" in result.stdout
+    assert "audit log on" in result.stdout
 
 
 def test_each_of_several_servers_counts(status):

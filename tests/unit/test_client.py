@@ -38,7 +38,7 @@ class FakeTransport:
         self.most_under_way = 0
         self.lock = threading.Lock()
 
-    def infer(self, image, timeout):
+    def infer(self, image, timeout, request_id):
         with self.lock:
             self.under_way += 1
             self.most_under_way = max(self.most_under_way, self.under_way)
@@ -78,12 +78,12 @@ class FakeAsyncTransport(FakeTransport):
     running = 0
     most_running = 0
 
-    async def infer(self, image, timeout):
+    async def infer(self, image, timeout, request_id):
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         await asyncio.sleep(0.01)
         self.running -= 1
-        return super().infer(image, timeout)
+        return super().infer(image, timeout, request_id)
 
     async def network(self, timeout):
         return super().network(timeout)

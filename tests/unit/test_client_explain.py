@@ -15,7 +15,7 @@ class Sidecar:
     def __init__(self, *failures):
         self.failures, self.timeouts, self.closed = list(failures), [], False
 
-    def explain(self, image, *, prompt, condition, method, timeout):
+    def explain(self, image, *, prompt, condition, method, timeout, request_id):
         self.timeouts.append(timeout)
         if self.failures:
             raise self.failures.pop(0)

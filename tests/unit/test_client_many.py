@@ -30,7 +30,7 @@ class Echo:
     def __init__(self, bad=()):
         self.bad = bad
 
-    def infer(self, image, timeout):
+    def infer(self, image, timeout, request_id):
         number = int(image[:10])
         if number in self.bad:
             raise CorruptImage(f"{number} is damaged")
@@ -44,9 +44,9 @@ class Echo:
 
 
 class AsyncEcho(Echo):
-    async def infer(self, image, timeout):
+    async def infer(self, image, timeout, request_id):
         await asyncio.sleep(0)
-        return super().infer(image, timeout)
+        return super().infer(image, timeout, request_id)
 
     async def network(self, timeout):
         return super().network(timeout)
@@ -60,7 +60,7 @@ class Waiting(Echo):
         self.waiting, self.cancelled = 0, 0
         self.lock = threading.Lock()
 
-    def infer(self, image, timeout):
+    def infer(self, image, timeout, request_id):
         ended = threading.Event()
         with under_way(ended.set):
             with self.lock:
@@ -76,7 +76,7 @@ class AsyncWaiting(AsyncEcho):
         super().__init__()
         self.waiting, self.cancelled = 0, 0
 
-    async def infer(self, image, timeout):
+    async def infer(self, image, timeout, request_id):
         self.waiting += 1
         try:
             await asyncio.sleep(30)
@@ -231,11 +231,11 @@ def test_closing_cancels_what_is_under_way(until):
     class FirstAnswers(Waiting):
         """The first, once the others wait."""
 
-        def infer(self, image, timeout):
+        def infer(self, image, timeout, request_id):
             if image != b"0":
-                return super().infer(image, timeout)
+                return super().infer(image, timeout, request_id)
             until(lambda: self.waiting == 2)
-            return Echo.infer(self, image, timeout)
+            return Echo.infer(self, image, timeout, request_id)
 
     transport = FirstAnswers()
     answers = DermaClient(transport=transport).classify_many([b"0", b"1", b"2", b"3"], in_flight=3)

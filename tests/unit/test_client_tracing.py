@@ -53,12 +53,18 @@ def test_a_span_a_classify_and_one_an_attempt(kserve, spans):
         client.classify(b"x")
     (app,), (whole,), (refused, answered) = spans("app"), spans("derma.classify"), spans(METHOD)
     assert whole.parent.span_id == app.context.span_id
-    assert dict(whole.attributes) == {"derma.bundle.digest": DIGEST}
+    request_id = {"derma.request.id": whole.attributes["derma.request.id"]}
+    assert dict(whole.attributes) == {"derma.bundle.digest": DIGEST, **request_id}
     for attempt, metadata in zip((refused, answered), service.metadata, strict=True):
         assert attempt.kind is trace.SpanKind.CLIENT
         assert attempt.parent.span_id == whole.context.span_id
         assert parent_of(metadata) == (attempt.context.trace_id, attempt.context.span_id)
-    about = {"rpc.system.name": "grpc", "rpc.method": METHOD, "server.address": f"127.0.0.1:{port}"}
+    about = {
+        "rpc.system.name": "grpc",
+        "rpc.method": METHOD,
+        "server.address": f"127.0.0.1:{port}",
+        **request_id,
+    }
     assert dict(answered.attributes) == {**about, "rpc.response.status_code": "OK"}
     failure = {"rpc.response.status_code": "UNAVAILABLE", "error.type": "Overloaded"}
     assert dict(refused.attributes) == about | failure

@@ -26,7 +26,7 @@ class FakeTransport:
         self.sent = []
         self.lock = threading.Lock()
 
-    def infer(self, image, timeout):
+    def infer(self, image, timeout, request_id):
         with self.lock:
             if self.away_after is not None and len(self.sent) >= self.away_after:
                 raise ServiceUnavailable("host:1 is not available")

@@ -12,7 +12,7 @@ from derma_export.lock import locked
 from derma_export.repository import install, parameters, withdrawn
 from derma_export.rollout.cli import main
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
-from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK
+from derma_semantics.contract import AUDIT, CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
 from derma_semantics.errors import ServiceError
 from derma_semantics.integrity import sha256
 from derma_training.bundle import Bundle
@@ -25,6 +25,7 @@ class Server:
 
     def __init__(self, models):
         self.models, self.serving, self.refuse, self.answers = models, {}, set(), {}
+        self.last_steps = [PREPROCESS.name, NETWORK.name]
 
     def load(self, model):
         folder = self.models / model
@@ -43,6 +44,9 @@ class Server:
 
     def index(self):
         return [{"name": name, "state": "READY"} for name in self.serving]
+
+    def steps(self):
+        return self.last_steps
 
     def infer(self, model, pixels):
         digest = self.answers.get(model.name, self.serving[model.name])
@@ -128,6 +132,13 @@ def test_out_and_back(rollout, server, export):
     rollout.back()
     with pytest.raises(RolloutFailed, match="version 1 is the only one"):
         rollout.back()
+
+
+def test_a_service_with_an_audit_log_is_refused_before_anything_is_made(rollout, server, export):
+    server.last_steps.append(AUDIT)
+    with pytest.raises(RolloutFailed, match="keeps an audit log.*derma-export BUNDLE --load"):
+        roll(rollout, export, B)
+    assert lying(server.models) == (["1"], [])
 
 
 def test_a_candidate_that_does_not_load_never_reaches_the_network(rollout, server, export):

@@ -79,8 +79,9 @@ def test_all_that_operators_do_is_closed():
 def test_a_command_learns_where_the_service_is_but_not_its_key():
     inherited = {"DERMA_ADMIN_KEY": "secret", "DERMA_CA": "other.pem", "DERMA_URL": "far:1", "HOME": "/h"}
     told = Settings(grpc_port=9).environment(inherited)
-    expected = {"DERMA_URL": "127.0.0.1:9", "DERMA_SALIENCY_URL": "http://127.0.0.1:8003", "HOME": "/h"}
-    assert told == expected
+    assert told == {"DERMA_URL": "127.0.0.1:9", "HOME": "/h"}
+    told = Settings(bundle=Path("b")).environment(inherited)
+    assert told["DERMA_SALIENCY_URL"] == "http://127.0.0.1:8003"
 
 
 def test_the_key_file_is_for_its_owner_alone(tmp_path):

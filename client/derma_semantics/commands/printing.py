@@ -30,8 +30,9 @@ class Refused(click.ClickException):
 def record(path: Path, answer: Diagnosis | Exception) -> dict[str, Any]:
     """An answer or a failure as JSON types."""
     if isinstance(answer, Diagnosis):
-        return {"image": str(path), **answer.to_dict()}
-    return {"image": str(path), "error": type(answer).__name__, "message": str(answer)}
+        return {"image": str(path), **answer.to_dict(), "request_id": answer.request_id}
+    failure = {"image": str(path), "error": type(answer).__name__, "message": str(answer)}
+    return failure | {"request_id": getattr(answer, "request_id", None)}
 
 
 def say_failure(path: Path, error: Exception, as_json: bool) -> None:

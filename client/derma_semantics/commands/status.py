@@ -8,12 +8,13 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from derma_semantics.commands.options import JSON, Service, connected
 from derma_semantics.commands.printing import SERVICE_HINT, SIDECAR_HINT, weights
 from derma_semantics.commands.verify import Expected, expected_bundle, verdict
 from derma_semantics.commands.verify import readable as readable_verdict
-from derma_semantics.contract import CLASSIFIER
+from derma_semantics.contract import AUDIT, CLASSIFIER
 from derma_semantics.errors import AccessDenied, DermaError
 from derma_semantics.saliency import HttpSaliency
 from derma_semantics.transport import ModelControl
@@ -22,7 +23,7 @@ PATIENCE = 5.0
 
 
 @click.command()
-@click.option("--saliency", "needs_sidecar", is_flag=True, help="Fail unless the sidecar is ready.")
+@click.option("--saliency", "needs_sidecar", is_flag=True, help="Fail unless a sidecar is ready.")
 @click.option("--verify", is_flag=True, help="Check that every part names the same bundle.")
 @click.option(
     "--expect",
@@ -38,10 +39,11 @@ def status(
 ) -> None:
     """Say what is served, and whether it is ready.
 
-    With several addresses in --url, each is asked. The saliency sidecar is shown too, but the
-    exit code depends on it only with --saliency. With --verify each server answers one drawn
-    picture, and exit code 1 means that the parts name different bundles, as they also do for a
-    moment while a new version is loaded.
+    With several addresses in --url, each is asked. Exit code 3 means that a part is unwell: a server,
+    a model of its, or the saliency sidecar. Where that has not been named, by --saliency-url or
+    DERMA_SALIENCY_URL, and none answers at the usual address, there is none to be unwell. With
+    --verify each server answers one drawn picture, and exit code 1 means that the parts name
+    different bundles, as they also do for a moment while a new version is loaded.
     """
     sidecar = _sidecar(service)
     services = [
@@ -60,7 +62,7 @@ def status(
     if not all(report["ready"] for report in reports):
         click.echo(SERVICE_HINT, err=True)
         sys.exit(3)
-    if needs_sidecar and not sidecar["ready"]:
+    if not sidecar["ready"] and (needs_sidecar or sidecar.get("configured", True)):
         click.echo(SIDECAR_HINT, err=True)
         sys.exit(3)
 
@@ -73,11 +75,12 @@ def _status(service: Service) -> dict[str, Any]:
         "ready": False,
         "bundle": None,
         "models": None,
+        "audit_log": None,
     }
     try:
         with service.client() as client:
             report |= _models(service)
-            report["ready"] = client.ready(timeout=_patience(service))
+            report["ready"] = client.ready(timeout=_patience(service)) and not _missing(report)
             report["bundle"] = vars(client.bundle()) if report["ready"] else None
     except DermaError as exc:
         return report | {"ready": False, "message": str(exc)}
@@ -105,10 +108,31 @@ def _models(service: Service) -> dict[str, Any]:
     control = ModelControl(service.url, timeout=_patience(service), tls=service.tls, token=service.token)
     try:
         server = control.server()
-        models = _index(control)
+        models, steps = _index(control), _steps(control)
     finally:
         control.close()
-    return {"server": f"{server['name']} {server['version']}", "models": models}
+    return {
+        "server": f"{server['name']} {server['version']}",
+        "models": models,
+        "audit_log": AUDIT in steps if steps else None,
+        "needed": [CLASSIFIER.name, *steps],
+    }
+
+
+def _steps(control: ModelControl) -> list[str]:
+    """The models that the public one needs; none where it cannot say."""
+    try:
+        return control.steps()
+    except DermaError:
+        return []
+
+
+def _missing(report: dict[str, Any]) -> list[str]:
+    """Models that should serve and do not, as far as the server lists its models."""
+    if report["models"] is None:
+        return []
+    ready = {row["name"] for row in report["models"] if row["state"] == "READY"}
+    return [name for name in report["needed"] if name not in ready]
 
 
 def _index(control: ModelControl) -> list[dict[str, str]] | None:
@@ -120,13 +144,15 @@ def _index(control: ModelControl) -> list[dict[str, str]] | None:
 
 
 def _sidecar(service: Service) -> dict[str, Any]:
-    """What the sidecar says of itself, or that it does not answer."""
+    """What the sidecar says of itself, or that it does not answer; ``configured``: whether it should."""
+    source = click.get_current_context().get_parameter_source("saliency_url")
     about: dict[str, Any] = {"url": service.saliency_url, "ready": False}
     sidecar = HttpSaliency(service.saliency_url, service.token, service.tls)
     try:
         return about | sidecar.ready(_patience(service))
     except DermaError as exc:
-        return about | {"message": str(exc)}
+        named = {} if source is not ParameterSource.DEFAULT else {"configured": False}
+        return about | named | {"message": str(exc)}
     finally:
         sidecar.close()
 
@@ -139,11 +165,15 @@ def _readable(report: dict[str, Any]) -> str:
     state = click.style("ready", fg="green") if report["ready"] else click.style("not ready", fg="red")
     head = (report["url"], report["server"], f"{CLASSIFIER.name} is {state}", report.get("message"))
     lines = ["  ".join(filter(None, head))]
+    if missing := _missing(report):
+        lines.append(click.style(f"not serving: {', '.join(missing)}", fg="red"))
     if bundle := report["bundle"]:
         lines.append(
             f"bundle  {weights(bundle['name'])}  {bundle['precision']}  version {bundle['version']}  "
             f"sha256 {bundle['digest']}"
         )
+    if report["audit_log"] is not None:
+        lines.append(f"audit log {'on' if report['audit_log'] else 'off'}")
     if verified := report.get("verified"):
         lines.append(readable_verdict(verified))
     for row in report["models"] or []:
@@ -153,5 +183,7 @@ def _readable(report: dict[str, Any]) -> str:
 
 
 def _readable_sidecar(sidecar: dict[str, Any]) -> str:
-    state = click.style("ready", fg="green") if sidecar["ready"] else click.style("not ready", fg="yellow")
+    if not sidecar.get("configured", True):
+        return f"{sidecar['url']}  no saliency sidecar answers, and none was named"
+    state = click.style("ready", fg="green") if sidecar["ready"] else click.style("not ready", fg="red")
     return f"{sidecar['url']}  saliency is {state}  {sidecar.get('message', '')}".rstrip()

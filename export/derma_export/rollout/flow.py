@@ -21,7 +21,7 @@ from derma_export.integrity import Tampered, read_manifest, versions
 from derma_export.lock import locked
 from derma_export.repository import withdrawn
 from derma_semantics import DermaClient
-from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, Model
+from derma_semantics.contract import AUDIT, CANARY, CANDIDATE, CLASSIFIER, NETWORK, Model
 from derma_semantics.errors import DermaError
 from derma_semantics.preprocess import resize_and_crop
 from derma_semantics.synthetic import draw
@@ -76,6 +76,11 @@ class Rollout:
             Exception: what ``make`` raises; nothing was changed.
         """
         with self._alone():
+            if AUDIT in self.control.steps():
+                raise RolloutFailed(
+                    "this service keeps an audit log, so it serves a copy of the repository in which a "
+                    "candidate is not seen: load the new version with `derma-export BUNDLE --load`"
+                )
             if (running := shelf.percent(self.repository)) is not None:
                 raise RolloutFailed(f"a canary of {running:g} % is under way: promote or abort it first")
             before = self._serving()

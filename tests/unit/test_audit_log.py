@@ -1,0 +1,107 @@
+"""The audit log's file: whole lines by several processes, rotation, full disks, what may be written."""
+
+import errno
+import hashlib
+import json
+import multiprocessing
+import os
+
+import pytest
+
+import audit_log
+from audit_log import KEYS, AuditLog, entry
+
+IMAGE, BUNDLE = b"an image", bytes.fromhex("ab" * 32)
+
+
+def line(request_id="r1", caller="alice"):
+    return entry(request_id, IMAGE, BUNDLE, [0.25, 0.75, 0, 0, 0, 0, 0], 2, caller)
+
+
+def read(folder):
+    """Lines of all files, each of which must be whole."""
+    return [json.loads(one) for path in folder.glob("audit.jsonl*") for one in path.read_text().splitlines()]
+
+
+def test_a_line_has_the_promised_keys(tmp_path):
+    log = AuditLog(tmp_path / "audit.jsonl")
+    log.append([line()])
+    (written,) = read(tmp_path)
+    assert tuple(written) == KEYS
+    assert written["image_sha256"] == hashlib.sha256(IMAGE).hexdigest()
+    assert (written["bundle_digest"], written["triage"], written["caller"]) == ("ab" * 32, "urgent", "alice")
+    assert written["probabilities"] == {
+        "MEL": 0.25, "NV": 0.75, "BCC": 0, "AKIEC": 0, "BKL": 0, "DF": 0, "VASC": 0
+    }  # fmt: skip
+    assert (tmp_path / "audit.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "text", ['x", "caller": "eve', "a\nb", "ü", "", " ", "a" * 65, "Erika Mustermann", 7, None]
+)
+def test_names_that_could_be_free_text_are_not_written(text):
+    written = line(request_id=text, caller=text)
+    assert (written["request_id"], written["caller"]) == (None, None)
+
+
+def _append(path, name):
+    log = AuditLog(path, max_bytes=20_000)
+    for number in range(200):
+        log.append([line(f"{name}-{number}")])
+
+
+def test_several_processes_write_and_rotate_one_log(tmp_path):
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_append, args=(tmp_path / "audit.jsonl", n)) for n in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    assert sorted(one["request_id"] for one in read(tmp_path)) == sorted(
+        f"{name}-{number}" for name in range(4) for number in range(200)
+    )
+    files = sorted(tmp_path.iterdir())
+    assert len(files) > 3 and all(path.stat().st_size <= 20_000 for path in files)
+    assert files[1].name == "audit.jsonl.000001"
+
+
+def test_a_file_renamed_by_others_is_followed_by_a_new_one(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path)
+    log.append([line("a")])
+    path.rename(tmp_path / "audit.jsonl-20260101")
+    log.append([line("b")])
+    assert [json.loads(path.read_text())["request_id"], len(read(tmp_path))] == ["b", 2]
+
+
+def test_a_line_cut_short_harms_no_other(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    path.write_text('{"time":"2026')
+    AuditLog(path).append([line("b")])
+    torn, whole = path.read_text().splitlines()
+    assert (torn, json.loads(whole)["request_id"]) == ('{"time":"2026', "b")
+
+
+def test_a_full_disk_is_an_error_and_the_next_line_is_whole(tmp_path, monkeypatch):
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path)
+    write = os.write
+
+    def full(file, content):
+        if len(content) <= 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, content[:10])
+
+    monkeypatch.setattr(audit_log, "_write", lambda file, content: (full(file, content), full(file, b"")))
+    with pytest.raises(OSError, match="No space left"):
+        log.append([line("lost")])
+    monkeypatch.undo()
+    log.append([line("b")])
+    assert json.loads(path.read_text().splitlines()[-1])["request_id"] == "b"
+
+
+def test_the_device_that_is_always_full():
+    log = AuditLog(audit_log.Path("/dev/full"))
+    with pytest.raises(OSError, match="No space left"):
+        log.append([line()])
