@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from derma_semantics.conditions import CONDITIONS, Condition, RiskLevel
 from derma_semantics.contract import FACTS, PARAMETERS, Triage
+from derma_semantics.quality import REASONS, Reason
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Diagnosis:
             probable first; never empty.
         embedding: the image's unit vector, fp32, shape (embedding size,).
         bundle: which weights answered.
+        quality: what the input check noticed. Empty does not mean a good image: only that nothing was
+            noticed, as it also is where server or bundle have no such check.
     """
 
     differential: tuple[Finding, ...]
@@ -70,6 +73,7 @@ class Diagnosis:
     prediction_set: tuple[Condition, ...]
     embedding: NDArray[np.float32] = field(repr=False, compare=False)
     bundle: ServedBundle
+    quality: tuple[Reason, ...] = ()
 
     @property
     def top(self) -> Finding:
@@ -90,6 +94,7 @@ class Diagnosis:
             "triage": self.triage.name.lower(),
             "high_risk": self.high_risk,
             "prediction_set": [condition.code for condition in self.prediction_set],
+            "quality": [reason.code for reason in self.quality],
             "bundle": self.bundle.name,
             "bundle_digest": self.bundle.digest,
             "precision": self.bundle.precision,
@@ -121,4 +126,5 @@ def from_outputs(outputs: Mapping[str, NDArray[Any]], bundle: ServedBundle) -> D
         prediction_set=tuple(f.condition for f in ranked if f.condition in possible),
         embedding=outputs["EMBEDDING"],
         bundle=bundle,
+        quality=tuple(compress(REASONS, outputs.get("QUALITY", ()))),
     )

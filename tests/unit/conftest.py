@@ -24,6 +24,7 @@ def answers():
         "RISK": np.array([0.8], np.float32),
         "TRIAGE": np.array([2], np.int32),
         "PREDICTION_SET": probabilities > 0.5,
+        "QUALITY": np.array([True, False, False, True]),
         "EMBEDDING": np.ones(4, np.float32) / 2,
         "BUNDLE": np.frombuffer(bytes.fromhex(DIGEST), np.uint8),
     }
