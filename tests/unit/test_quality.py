@@ -206,9 +206,9 @@ def test_altered_limits_are_refused(mini, tmp_path):
 
 
 def test_limits_survive_their_files_and_must_be_complete(tmp_path):
-    cloud = Cloud.around(torch.randn(30, 4))
+    cloud, other = Cloud.around(torch.randn(30, 4)), Cloud.around(torch.randn(30, 4))
     quality = Quality(
-        dict.fromkeys(MEASURES, 0.5), {"embedding": cloud, "appearance": cloud}, {"alarms": 0.04}
+        dict.fromkeys(MEASURES, 0.5), {"embedding": other, "appearance": cloud}, {"alarms": 0.04}
     )
     write_quality(tmp_path, quality)
     found = read_quality(tmp_path)
