@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from derma_semantics.conditions import CODES
+from derma_semantics.quality import REASONS
 
 IMAGE_SIZE = 224
 MAX_ENCODED_BYTES = 20 * 2**20
@@ -62,6 +63,8 @@ _ANSWERS = {
     "RISK": Tensor("FP32", (1,)),
     "TRIAGE": Tensor("INT32", (1,)),
     "PREDICTION_SET": Tensor("BOOL", (len(CODES),)),
+    # In the order of ``quality.REASONS``; an older server does not have it.
+    "QUALITY": Tensor("BOOL", (len(REASONS),)),
     "EMBEDDING": Tensor("FP32", (-1,)),
     "BUNDLE": Tensor("UINT8", (32,)),
 }

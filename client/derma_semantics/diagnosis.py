@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from derma_semantics.conditions import CONDITIONS, Condition, RiskLevel
 from derma_semantics.contract import FACTS, PARAMETERS, Triage
+from derma_semantics.quality import REASONS, Reason
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Diagnosis:
         embedding: the image's unit vector, fp32, shape (embedding size,).
         bundle: which weights answered.
         request_id: of the question, as the logs of all parts name it.
+        quality: what the input check noticed. Empty does not mean a good image: only that nothing was
+            noticed, as it also is where server or bundle have no such check.
     """
 
     differential: tuple[Finding, ...]
@@ -72,6 +75,7 @@ class Diagnosis:
     embedding: NDArray[np.float32] = field(repr=False, compare=False)
     bundle: ServedBundle
     request_id: str | None = field(default=None, compare=False)
+    quality: tuple[Reason, ...] = ()
 
     @property
     def top(self) -> Finding:
@@ -92,6 +96,7 @@ class Diagnosis:
             "triage": self.triage.name.lower(),
             "high_risk": self.high_risk,
             "prediction_set": [condition.code for condition in self.prediction_set],
+            "quality": [reason.code for reason in self.quality],
             "bundle": self.bundle.name,
             "bundle_digest": self.bundle.digest,
             "precision": self.bundle.precision,
@@ -126,4 +131,5 @@ def from_outputs(
         embedding=outputs["EMBEDDING"],
         bundle=bundle,
         request_id=request_id,
+        quality=tuple(compress(REASONS, outputs.get("QUALITY", ()))),
     )

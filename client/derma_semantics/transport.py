@@ -37,7 +37,6 @@ Outputs = dict[str, NDArray[Any]]
 
 _METADATA = messages.ModelMetadataRequest(name=NETWORK.name)
 _READY = messages.ModelReadyRequest(name=CLASSIFIER.name)
-_OUTPUTS = [messages.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in CLASSIFIER.outputs]
 
 METHOD = "inference.GRPCInferenceService/ModelInfer"
 # What Triton says when its queue is full or a request waited there too long.
@@ -290,20 +289,23 @@ def _translate(url: str, code: str, message: str) -> errors.DermaError:
 
 
 def _request(image: bytes, request_id: str) -> Any:
-    """BYTES travel with their length before them, in four bytes, little-endian."""
+    """BYTES travel with their length before them, in four bytes, little-endian.
+
+    No outputs are named, which asks for all there are: an older server would refuse a newer name.
+    """
     tensor = messages.ModelInferRequest.InferInputTensor(name="IMAGE", datatype="BYTES", shape=[1, 1])
     return messages.ModelInferRequest(
         model_name=CLASSIFIER.name,
         id=request_id,
         inputs=[tensor],
-        outputs=_OUTPUTS,
         raw_input_contents=[struct.pack("<I", len(image)) + image],
     )
 
 
 def _arrays(response: Any) -> Outputs:
     result = InferResult(response)
-    return {name: result.as_numpy(name)[0] for name in CLASSIFIER.outputs}
+    given = {output.name for output in response.outputs}
+    return {name: result.as_numpy(name)[0] for name in CLASSIFIER.outputs if name in given}
 
 
 def _newest(meta: Any) -> str:

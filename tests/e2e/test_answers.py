@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import tritonclient.grpc as triton
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from derma_semantics import AsyncDermaClient
@@ -25,6 +26,7 @@ from derma_semantics.errors import (
     UnsupportedFormat,
 )
 from derma_semantics.preprocess import preprocess
+from derma_semantics.quality import REASONS
 from derma_training.bundle import Bundle
 from derma_training.classifier import Classifier
 
@@ -56,6 +58,8 @@ def assert_same(diagnosis, answers):
         code for code, member in zip(CODES, answers.prediction_set[0].tolist(), strict=True) if member
     }
     assert {condition.code for condition in diagnosis.prediction_set} == expected
+    noticed = zip(REASONS, answers.quality[0].tolist(), strict=True)
+    assert diagnosis.quality == tuple(reason for reason, one in noticed if one)
     assert np.abs(diagnosis.embedding - answers.embedding[0].numpy()).max() <= TOLERANCE
     assert diagnosis.top.condition.code == CODES[answers.probabilities.argmax()]
 
@@ -262,6 +266,16 @@ def test_four_bad_files_have_four_clear_errors(derma, client, four_bad_files, jp
     for error, words in zip(errors, expected, strict=True):
         assert words in error
     assert client.classify(jpeg(0)).risk >= 0
+
+
+def test_a_picture_of_something_else_is_answered_and_noticed(derma, client, jpeg, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)).save(
+        tmp_path / "a.png"
+    )
+    noise, lesion = client.classify(tmp_path / "a.png"), client.classify(jpeg(0))
+    assert "out_of_distribution" in [reason.code for reason in noise.quality]
+    assert len(noise.differential) == len(lesion.differential) == len(CODES)
+    assert noise.quality[0].hint in derma("classify", tmp_path / "a.png").stdout
 
 
 def test_cli_prints_a_differential(derma, jpeg, tmp_path):

@@ -24,6 +24,7 @@ def answers():
         "RISK": np.array([0.8], np.float32),
         "TRIAGE": np.array([2], np.int32),
         "PREDICTION_SET": probabilities > 0.5,
+        "QUALITY": np.array([True, False, False, True]),
         "EMBEDDING": np.ones(4, np.float32) / 2,
         "BUNDLE": np.frombuffer(bytes.fromhex(DIGEST), np.uint8),
     }
@@ -34,12 +35,14 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     Attributes:
         refusals: (status, message) of the next answers; then it answers.
+        answers: what it says of every image.
         gate: requests wait for it; ``begun`` counts those that came, ``gone`` those given up by the client.
     """
 
     def __init__(self):
         self.asked, self.begun, self.gone = 0, 0, 0
         self.images, self.metadata, self.refusals, self.ids = [], [], [], []
+        self.answers = answers()
         self.gate = threading.Event()
         self.gate.set()
         self.lock = threading.Lock()
@@ -61,7 +64,7 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):
         with self.lock:
             self.asked += 1
         response = messages.ModelInferResponse(model_name=request.model_name)
-        for name, array in answers().items():
+        for name, array in self.answers.items():
             kind = TYPES[array.dtype.type]
             response.outputs.add(name=name, datatype=kind, shape=[1, *array.shape])
             response.raw_output_contents.append(array.tobytes())

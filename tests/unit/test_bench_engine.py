@@ -28,7 +28,7 @@ def answers(scores: Tensor) -> Answers:
     """Two conditions whose probabilities follow ``scores``."""
     probabilities = torch.stack([scores, 1 - scores], dim=-1)
     nothing = torch.zeros(len(scores), 1)
-    return Answers(probabilities, nothing, nothing, nothing, probabilities, nothing)
+    return Answers(probabilities, nothing, nothing, nothing, nothing, probabilities, nothing)
 
 
 def honest(pixels: Tensor) -> Answers:

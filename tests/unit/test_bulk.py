@@ -127,7 +127,7 @@ def rows(tmp_path):
     def typed(row):
         numbers = {key: float(row[key]) for key in (*CODES, "risk")}
         row["high_risk"] = {"true": True, "false": False}[row["high_risk"]]
-        return {**row, **numbers, "prediction_set": row["prediction_set"].split()}
+        return {**row, **numbers, **{name: row[name].split() for name in ("prediction_set", "quality")}}
 
     return read
 

@@ -27,6 +27,14 @@ def test_an_answer_and_what_is_served(kserve):
         client.classify(b"x")
 
 
+def test_what_was_noticed_and_an_older_server(kserve):
+    service, port, _ = kserve()
+    with DermaClient(f"127.0.0.1:{port}") as client:
+        assert client.classify(b"x").to_dict()["quality"] == ["blur", "out_of_distribution"]
+        del service.answers["QUALITY"]
+        assert client.classify(b"x").quality == ()
+
+
 def test_closing_the_iterator_cancels_the_calls(kserve, until):
     service, port, _ = kserve()
     service.gate.clear()

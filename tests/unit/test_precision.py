@@ -194,7 +194,7 @@ def test_labels_add_two_limits(classifier, samples):
     labels[0] = gate.MELANOMA
     missed = found._replace(triage=found.triage.clone())
     missed.triage[0] = 0
-    limits = gate.Limits(1, 1, 1, top1=1, triage=1, prediction_set=1)
+    limits = gate.Limits(1, 1, 1, top1=1, triage=1, prediction_set=1, quality=1)
     assert gate.compare(found, found, limits, labels=labels).failures == []
     report = gate.compare(found, missed, limits, labels=labels)
     assert [failure.split(" by ")[0] for failure in report.failures] == ["melanomas found fell"]

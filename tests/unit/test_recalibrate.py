@@ -125,7 +125,8 @@ def test_killed_at_any_step_it_leaves_a_whole_bundle(bundle, photos, fast, monke
     if step == "after":
         monkeypatch.setattr(folders.shutil, "rmtree", kill)  # the folders are swapped, the old one is there
     else:
-        monkeypatch.setattr(recalibrate, step, kill)
+        owner = recalibrate if hasattr(recalibrate, step) else folders
+        monkeypatch.setattr(owner, step, kill)
     process = multiprocessing.get_context("fork").Process(
         target=recalibrate.recalibrate, args=(bundle, read(photos)), kwargs={"name": "drawn"}
     )

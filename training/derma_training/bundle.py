@@ -5,7 +5,8 @@
 
 Layout: ``bundle.json``, ``open_clip_config.json``, weights, ``text/``,
 ``adapter/`` (optional), ``prompts.json``, ``calibration.json``,
-``metrics.json``, ``MODEL_CARD.md``; ``bundle.json.minisig`` where somebody signed it.
+``metrics.json``, ``MODEL_CARD.md``; ``quality.json`` and ``quality.safetensors`` with the input check's
+limits (optional); ``bundle.json.minisig`` where somebody signed it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from derma_semantics.integrity import (
     sealed_files,
     sha256,
 )
+from derma_training.quality.limits import Quality, read_quality
 
 __all__ = [
     "MANIFEST",
@@ -131,6 +133,14 @@ class Bundle:
     @property
     def calibration(self) -> Calibration:
         return Calibration(**json.loads((self.path / "calibration.json").read_text()))
+
+    @property
+    def quality(self) -> Quality | None:
+        """Limits of the input check; None where it notices nothing."""
+        try:
+            return read_quality(self.path)
+        except (OSError, ValueError, KeyError) as exc:
+            raise BundleError(f"{self.path}: the input check's limits cannot be read: {exc}") from exc
 
     @property
     def adapter(self) -> Path | None:

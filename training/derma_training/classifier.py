@@ -18,20 +18,23 @@ from torch import Tensor, nn
 from derma_semantics.conditions import CONDITIONS
 from derma_training.bundle import Bundle, Calibration
 from derma_training.model import Clip, encode_conditions, load_merged, load_tokenizer, pixel_statistics
+from derma_training.quality.check import QualityCheck
+from derma_training.quality.limits import Quality
 
 
 class Answers(NamedTuple):
     """The network's outputs, in the order of ``contract.NETWORK.outputs``.
 
     Shapes for a batch of B: probabilities (B, 7) fp32; risk (B, 1) fp32; triage (B, 1)
-    int32; prediction_set (B, 7) bool; embedding (B, D) fp32, unit length; bundle (B, 32)
-    uint8, the sha256 of the bundle whose weights answered.
+    int32; prediction_set (B, 7) bool; quality (B, 4) bool, see ``quality.REASONS``; embedding
+    (B, D) fp32, unit length; bundle (B, 32) uint8, the sha256 of the bundle whose weights answered.
     """
 
     probabilities: Tensor
     risk: Tensor
     triage: Tensor
     prediction_set: Tensor
+    quality: Tensor
     embedding: Tensor
     bundle: Tensor
 
@@ -69,10 +72,12 @@ class Classifier(nn.Module):
         logit_scale: float,
         calibration: Calibration,
         digest: str,
+        quality: Quality | None = None,
     ) -> None:
         super().__init__()
         self.visual = visual
         self.normalise = normalise
+        self.check = QualityCheck(quality)
         self.scale = logit_scale / calibration.temperature
         thresholds = [calibration.review, calibration.urgent]
         self.register_buffer("text", text.detach().clone())
@@ -93,7 +98,8 @@ class Classifier(nn.Module):
         text = encode_conditions(model, load_tokenizer(bundle.path), bundle.prompts)
         normalise = Normalise(*pixel_statistics(bundle.path))
         scale = model.logit_scale.exp().item()
-        return cls(model.visual, normalise, text, scale, bundle.calibration, bundle.digest).eval()
+        calibration, quality = bundle.calibration, bundle.quality
+        return cls(model.visual, normalise, text, scale, calibration, bundle.digest, quality).eval()
 
     def forward(self, pixels: Tensor) -> Answers:
         embedding = nn.functional.normalize(self.visual(self.normalise(pixels)), dim=-1)
@@ -104,4 +110,5 @@ class Classifier(nn.Module):
         top = probabilities.amax(dim=-1, keepdim=True)
         prediction_set = probabilities >= torch.minimum(self.set_thresholds, top)
         bundle = self.digest.expand(pixels.shape[0], -1)
-        return Answers(probabilities, risk, triage, prediction_set, embedding, bundle)
+        quality = self.check(pixels, embedding)
+        return Answers(probabilities, risk, triage, prediction_set, quality, embedding, bundle)

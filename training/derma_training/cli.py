@@ -4,6 +4,8 @@
     derma-train prompts mine --data ISIC2018
     derma-train evaluate training/bundles/derma-mini --data ISIC2018
     derma-train calibrate training/bundles/derma-mini --data ISIC2018 --sensitivity 0.9
+    derma-train quality training/bundles/derma-mini --data ISIC2018
+    derma-train judge-quality training/bundles/derma-mini --data ISIC2018 --others PHOTOGRAPHS --out report
     derma-train info training/bundles/derma-mini
     derma-train data ISIC2018 HAM10000 marmal88/skin_cancer
     derma-train fetch-base biomedclip
@@ -188,6 +190,64 @@ def calibrate(folder: Path, data: tuple[str, ...], everything: bool, **shares: f
         click.echo(
             f"bundle {bundle.name} is now {bundle.digest[:12]}, was {old.digest[:12]}: export it again"
         )
+
+
+@main.command()
+@click.argument("folder", metavar="BUNDLE", type=FOLDER)
+@SOURCES
+def quality(folder: Path, data: tuple[str, ...]) -> None:
+    """Choose the limits of the input check, and seal the bundle with them.
+
+    From the images that trained the bundle, and those it held out for validation and calibration.
+    """
+    from derma_training.bundle import Bundle
+    from derma_training.quality.fit import with_quality
+    from derma_training.recipe import bundle_parts
+
+    with _reported():
+        old = Bundle.open(folder)
+        bundle = with_quality(old, bundle_parts(old, _read(data)))
+        found = bundle.quality
+        assert found is not None
+        for name, limit in found.limits.items():
+            click.echo(f"{name:12} {limit:.4g}")
+        share, images = found.report["noticed"], found.report["held_out_images"]
+        click.echo(f"noticed on {share:.1%} of {images} held-out images")
+        click.echo(
+            f"bundle {bundle.name} is now {bundle.digest[:12]}, was {old.digest[:12]}: export it again"
+        )
+
+
+@main.command("judge-quality")
+@click.argument("folder", metavar="BUNDLE", type=FOLDER)
+@SOURCES
+@click.option("--others", type=FOLDER, multiple=True, help="Pictures of something else. May be repeated.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write quality.json and quality.md into this folder.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
+def judge_quality(
+    folder: Path, data: tuple[str, ...], others: tuple[Path, ...], out: Path | None, as_json: bool
+) -> None:
+    """Measure the input check: alarms on the test part, and what it notices of other pictures.
+
+    Of each folder of --others every second picture counts, from the second on by name; the rest may
+    have served to choose what is measured.
+    """
+    from derma_training.bundle import Bundle
+    from derma_training.evaluate import part_of
+    from derma_training.quality.report import report, table
+
+    with _reported():
+        bundle = Bundle.open(folder)
+        found = report(bundle, part_of(bundle, _read(data), "test"), others)
+        if out:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "quality.json").write_text(json.dumps(found, indent=2) + "\n")
+            (out / "quality.md").write_text(table(found))
+        click.echo(json.dumps(found, indent=2) if as_json else table(found))
 
 
 @main.command()

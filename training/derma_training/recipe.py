@@ -53,6 +53,8 @@ from derma_training.model import (
     trained_state,
 )
 from derma_training.prompts.report import report as report_prompts
+from derma_training.quality.fit import fit_quality
+from derma_training.quality.limits import write_quality
 
 CONFIGURATION = "training.toml"
 SPLIT = "split.json"
@@ -192,6 +194,7 @@ def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bu
     unsealed = Bundle(folder, facts, digest="00" * 32)
     calibration = _calibration(unsealed, parts)
     write_calibration(folder, calibration)
+    write_quality(folder, fit_quality(unsealed, parts))
     counts = {name: len(getattr(parts, name)) for name in ("train", *held_out)}
     report = {
         "data": ", ".join(sorted({example.source for example in parts.test})),

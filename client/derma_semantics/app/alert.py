@@ -57,7 +57,14 @@ def alert_markup(diagnosis: Diagnosis) -> Markup:
     """The alert's box, with the calibration behind its level folded into it."""
     alert = alert_of(diagnosis)
     head = box(alert.tone, alert.title, alert.reason, alert.meaning)
-    return element("div", [head, _calibrated(diagnosis)], "derma-alert")
+    return element("div", [head, *_noticed(diagnosis), _calibrated(diagnosis)], "derma-alert")
+
+
+def _noticed(diagnosis: Diagnosis) -> list[Markup]:
+    """What the input check says; nothing where it noticed nothing, which is no praise."""
+    if not diagnosis.quality:
+        return []
+    return [box("amber", "Look at the picture", *(first_upper(r.hint) + "." for r in diagnosis.quality))]
 
 
 def _why_high(diagnosis: Diagnosis) -> str:

@@ -18,7 +18,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from derma_semantics.app import texts
 from derma_semantics.app.alert import alert_of
 from derma_semantics.app.markup import box, element, show
-from derma_semantics.bulk.table import COLUMNS
+from derma_semantics.bulk.table import COLUMNS, LISTS
 from derma_semantics.client import DermaClient
 from derma_semantics.contract import CLIENT_SUFFIXES
 from derma_semantics.diagnosis import Diagnosis
@@ -95,6 +95,7 @@ def _row(name: str, diagnosis: Diagnosis) -> dict[str, Any]:
         "Probability": 100 * diagnosis.top.probability,
         "Risk score": diagnosis.risk,
         "Stay possible": ", ".join(possible),
+        "Noticed": ", ".join(reason.code.replace("_", " ") for reason in diagnosis.quality),
     }
 
 
@@ -123,6 +124,6 @@ def _record(name: str, answer: Diagnosis | Exception) -> dict[str, Any]:
         return {"image": name, "error": type(answer).__name__, "message": str(answer)}
     record = {"image": name, **answer.to_dict()}
     record |= record["probabilities"]
-    record["prediction_set"] = " ".join(record["prediction_set"])
+    record |= {column: " ".join(record[column]) for column in LISTS}
     record["high_risk"] = "true" if record["high_risk"] else "false"
     return record

@@ -3,7 +3,7 @@
     write_table(Path("results.parquet"), journal.records(), embeddings=False)
 
 A row has image, condition, the seven probabilities by code, risk, triage, high_risk,
-prediction_set, bundle, bundle_digest, precision, version and, on request, the embedding.
+prediction_set, quality, bundle, bundle_digest, precision, version and, on request, the embedding.
 JSON lines keep the nesting of ``derma classify --json``.
 """
 
@@ -29,7 +29,8 @@ from derma_semantics.conditions import CODES
 from derma_semantics.journal import STAMP, Record
 
 ROW_GROUP = 4096
-AFTER = ("risk", "triage", "high_risk", "prediction_set", "bundle", "bundle_digest", "precision", "version")
+LISTS = ("prediction_set", "quality")
+AFTER = ("risk", "triage", "high_risk", *LISTS, "bundle", "bundle_digest", "precision", "version")
 COLUMNS = ("image", "condition", *CODES, *AFTER)
 
 
@@ -113,7 +114,7 @@ def _write_parquet(file: IO[bytes], records: Iterator[Record], embeddings: bool)
     import pyarrow.parquet as pq
 
     kinds = dict.fromkeys((*CODES, "risk"), pa.float32())
-    kinds |= {"high_risk": pa.bool_(), "prediction_set": pa.list_(pa.string())}
+    kinds |= {"high_risk": pa.bool_(), **dict.fromkeys(LISTS, pa.list_(pa.string()))}
     fields = [(column, kinds.get(column, pa.string())) for column in COLUMNS]
     schema = pa.schema([*fields, *([("embedding", pa.list_(pa.float32()))] if embeddings else [])])
     with pq.ParquetWriter(file, schema) as writer:

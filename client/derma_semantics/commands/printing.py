@@ -54,6 +54,7 @@ def readable(path: Path, answer: Diagnosis) -> str:
     possible = ", ".join(condition.code for condition in answer.prediction_set)
     lines.append(f"  differential at {100 * SET_COVERAGE:.0f} %: {possible}")
     name = weights(answer.bundle.name or answer.bundle.digest)
+    lines += [click.style(f"  {reason.hint}", fg="yellow") for reason in answer.quality]
     lines.append(f"  risk {answer.risk:.3f}   triage {answer.triage.name.lower()}   {name}")
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,7 @@
-"""Replacing a folder in one step.
+"""Replacing a folder, or a sealed bundle, in one step.
 
     replace_folder(Path("my-bundle.new"), Path("my-bundle"))
+    bundle = reseal(bundle, lambda draft: write_calibration(draft, calibration))
 
 ``rename`` cannot put a folder in another's place. Linux can swap the two; elsewhere a kill at the
 wrong moment leaves the old one under another name.
@@ -11,10 +12,35 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+from derma_training.bundle import Bundle, seal
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+
+
+def reseal(bundle: Bundle, change: Callable[[Path], object]) -> Bundle:
+    """Change files of a bundle, and seal it anew.
+
+    Killed at any moment, it leaves the old bundle or the new one.
+
+    Args:
+        change: is given a copy of the bundle's folder to write into.
+
+    Returns:
+        The bundle under its new digest.
+    """
+    folder = bundle.path.resolve()
+    facts = {key: value for key, value in bundle.manifest.items() if key not in ("schema_version", "files")}
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        draft = shutil.copytree(folder, Path(scratch) / folder.name)
+        change(draft)
+        seal(draft, **facts)
+        replace_folder(draft, folder)
+    return Bundle.open(bundle.path)
 
 
 def replace_folder(new: Path, folder: Path) -> None:

@@ -10,14 +10,12 @@ The weights stay as they are. Killed at any moment, it leaves the old bundle or 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from derma_training.bundle import Bundle, seal, write_calibration
+from derma_training.bundle import Bundle, write_calibration
 from derma_training.calibration.card import recalibrated_card
-from derma_training.calibration.folders import replace_folder
+from derma_training.calibration.folders import reseal
 from derma_training.calibration.scaling import Scaling
 from derma_training.calibration.targets import DEFAULTS, Targets
 from derma_training.calibration.thresholds import calibrate
@@ -41,23 +39,20 @@ def recalibrate(
         The bundle under its new digest. Metrics stay those of the old calibration.
     """
     examples = one_a_lesion(examples)
-    folder = bundle.path.resolve()
-    facts = {key: value for key, value in bundle.manifest.items() if key not in ("schema_version", "files")}
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        draft = shutil.copytree(folder, Path(scratch) / folder.name)
-        probabilities, _ = answers(bundle, examples)
-        old = bundle.calibration
-        # Bundles of older code fitted their temperature where they chose their thresholds.
-        fitted_on = old.report.get("scaling_fitted_on", "the bundle's calibration part")
-        scaling = Scaling(old.temperature, tuple(old.biases), fitted_on)
-        truth = labels(examples).numpy()
-        calibration = calibrate(probabilities, truth, scaling, name=name, targets=targets)
+    probabilities, _ = answers(bundle, examples)
+    old = bundle.calibration
+    # Bundles of older code fitted their temperature where they chose their thresholds.
+    fitted_on = old.report.get("scaling_fitted_on", "the bundle's calibration part")
+    scaling = Scaling(old.temperature, tuple(old.biases), fitted_on)
+    truth = labels(examples).numpy()
+    calibration = calibrate(probabilities, truth, scaling, name=name, targets=targets)
+
+    def change(draft: Path) -> None:
         write_calibration(draft, calibration)
         if (draft / CARD).is_file():
             (draft / CARD).write_text(recalibrated_card((draft / CARD).read_text(), calibration))
-        seal(draft, **facts)
-        replace_folder(draft, folder)
-    return Bundle.open(bundle.path)
+
+    return reseal(bundle, change)
 
 
 def one_a_lesion(examples: Iterable[Example]) -> list[Example]:

@@ -1,0 +1,116 @@
+"""Choosing the input check's limits: the spread of training images, and few alarms on held-out ones.
+
+quality = fit_quality(bundle, parts)
+bundle = with_quality(bundle, parts)    # the same, and seals the bundle with it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from derma_training.bundle import Bundle
+from derma_training.calibration.folders import reseal
+from derma_training.classifier import Classifier
+from derma_training.data import Example, Parts, load_pixels
+from derma_training.quality import pixels as measured
+from derma_training.quality.check import Measures
+from derma_training.quality.limits import MEASURES, Cloud, Quality, write_quality
+
+# Share of the held-out images that may be noticed for any reason; the promise for new ones is 5 %.
+ALARMS = 0.04
+# How the measures share these alarms: most goes to what tells other pictures from lesions.
+SHARES = {
+    "softness": 0.15,
+    "darkness": 0.05,
+    "brightness": 0.05,
+    "glare": 0.05,
+    "emptiness": 0.1,
+    "embedding": 0.2,
+    "appearance": 0.4,
+}
+# A limit is never tighter than this: sound photographs of other cameras have some glare.
+AT_LEAST = {"glare": 0.02}
+MOST_TRAINING_IMAGES = 2000
+BATCH = 64
+_STEPS = 400
+
+
+def with_quality(bundle: Bundle, parts: Parts) -> Bundle:
+    """Give a sealed bundle limits of its own, or new ones; returns it under its new digest."""
+    quality = fit_quality(bundle, parts)
+    return reseal(bundle, lambda draft: write_quality(draft, quality))
+
+
+def fit_quality(bundle: Bundle, parts: Parts) -> Quality:
+    """The clouds of the training part, and limits from the validation and calibration parts.
+
+    Raises:
+        ValueError: a part is empty.
+    """
+    held_out = [*parts.validation, *parts.calibration]
+    if not parts.train or not held_out:
+        raise ValueError("the input check needs images of the bundle's training part and of a held-out one")
+    some = parts.train[:: -(-len(parts.train) // MOST_TRAINING_IMAGES)]
+    looks, embeddings = _vectors(bundle, some)
+    clouds = {"embedding": Cloud.around(embeddings), "appearance": Cloud.around(looks)}
+    values = measure(bundle, load_pixels(held_out, label="held-out images"), clouds)
+    limits = choose_limits(values)
+    report: dict[str, Any] = {
+        "training_images": len(some),
+        "held_out_images": len(held_out),
+        "alarms": ALARMS,
+        "noticed": float(noticed(values, limits).any(dim=1).float().mean()),
+    }
+    return Quality(limits, clouds, report)
+
+
+def choose_limits(values: Tensor, alarms: float = ALARMS) -> dict[str, float]:
+    """The tightest limits, shared as in ``SHARES``, that notice at most ``alarms`` of these images.
+
+    Args:
+        values: of ``MEASURES``, fp32 (N, len(MEASURES)).
+    """
+    tightest = alarms / max(SHARES.values())
+    for step in range(_STEPS, -1, -1):
+        limits = {
+            name: _limit(name, column, SHARES[name] * tightest * step / _STEPS)
+            for name, column in zip(MEASURES, values.T, strict=True)
+        }
+        if noticed(values, limits).any(dim=1).float().mean() <= alarms:
+            return limits
+    raise AssertionError("no image lies beyond the largest value")
+
+
+def _limit(name: str, values: Tensor, share: float) -> float:
+    """What this share of the values exceeds."""
+    return max(float(torch.quantile(values, 1 - share)), AT_LEAST.get(name, -torch.inf))
+
+
+def noticed(values: Tensor, limits: dict[str, float]) -> Tensor:
+    """Which measures are over their limits, bool (N, len(MEASURES))."""
+    return values > torch.tensor([limits[name] for name in MEASURES])
+
+
+@torch.inference_mode()
+def measure(bundle: Bundle, pixels: Tensor, clouds: dict[str, Cloud]) -> Tensor:
+    """All ``MEASURES`` of uint8 (N, 224, 224, 3); fp32 (N, len(MEASURES))."""
+    classifier, measures = Classifier.from_bundle(bundle), Measures(clouds)
+    parts = [measures(part, classifier(part).embedding) for part in _batches(pixels)]
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def _vectors(bundle: Bundle, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    """Appearances and embeddings."""
+    classifier, pixels = Classifier.from_bundle(bundle), load_pixels(examples, label="training images")
+    looks = [measured.appearance(measured.planes(part)) for part in pixels.split(BATCH)]
+    return torch.cat(looks), torch.cat([classifier(part).embedding for part in _batches(pixels)])
+
+
+def _batches(pixels: Tensor) -> Any:
+    return tqdm(pixels.split(BATCH), desc="measuring", leave=False)

@@ -1,0 +1,120 @@
+"""How good the input check is: alarms on photographs of lesions, and what it notices of other pictures.
+
+    found = report(bundle, part_of(bundle, examples, "test"), [Path("photographs")])
+    print(table(found))
+
+Nothing that is measured here chose a limit or a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from derma_semantics.contract import IMAGE_SUFFIXES
+from derma_semantics.errors import InvalidImage
+from derma_semantics.evaluation.metrics import rate
+from derma_semantics.preprocess import preprocess
+from derma_semantics.quality import REASONS
+from derma_training.bundle import Bundle
+from derma_training.classifier import Classifier
+from derma_training.data import Example, load_pixels
+from derma_training.quality.pictures import DAMAGES, KINDS, noise
+
+CODES = tuple(reason.code for reason in REASONS)
+SEED = 2
+DRAWN = 30
+DAMAGED = 60
+BATCH = 64
+LESIONS = "lesions"
+
+
+def report(bundle: Bundle, examples: Sequence[Example], others: Sequence[Path] = ()) -> dict[str, Any]:
+    """The shares of pictures that are noticed, by kind and reason, with exact 95 % intervals.
+
+    Args:
+        examples: photographs of lesions that neither trained the bundle nor chose its limits.
+        others: folders of pictures of something else; every second one counts.
+
+    Raises:
+        ValueError: the bundle has no limits, or a folder holds no two images.
+    """
+    if bundle.quality is None:
+        raise ValueError(f"{bundle.path} has no input check: give it one with `derma-train quality`")
+    lesions = load_pixels(examples, label="test images")
+    classifier = Classifier.from_bundle(bundle)
+    kinds = [
+        {"group": group, "kind": kind, **_measured(_noticed(classifier, pixels))}
+        for group, kind, pixels in _pictures(lesions, others)
+    ]
+    return {"bundle": bundle.name, "bundle_digest": bundle.digest, "kinds": kinds}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The report in Markdown."""
+    head = ["pictures", "number", "noticed", "95 % interval", *(code.replace("_", " ") for code in CODES)]
+    lines = [
+        f"{found['bundle']} ({found['bundle_digest'][:12]})",
+        "",
+        _row(head),
+        _row(["---"] * len(head)),
+        *(_row(_cells(kind)) for kind in found["kinds"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _pictures(lesions: Tensor, others: Sequence[Path]) -> Iterator[tuple[str, str, Tensor]]:
+    """Group, kind and pixels."""
+    yield LESIONS, "lesions, test part", lesions
+    for folder in others:
+        yield "others", folder.name, _second_half(folder)
+    drawn = {kind: noise(kind, DRAWN, SEED) for kind in KINDS}
+    yield "drawn", "all drawn below", torch.cat(list(drawn.values()))
+    for kind, pixels in drawn.items():
+        yield "drawn", kind, pixels
+    some = lesions[:: -(-len(lesions) // DAMAGED)]
+    for kind, damage in DAMAGES.items():
+        yield "damaged", f"lesions, {kind}", damage(some)
+
+
+def _second_half(folder: Path) -> Tensor:
+    """Every second image of a folder."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)[1::2]
+    if not paths:
+        raise ValueError(f"{folder} holds no two images ({', '.join(IMAGE_SUFFIXES)})")
+    found = []
+    for path in paths:
+        try:
+            found.append(preprocess(path.read_bytes()))
+        except InvalidImage as exc:
+            raise ValueError(f"{path}: {exc}") from exc
+    return torch.from_numpy(np.stack(found))
+
+
+@torch.inference_mode()
+def _noticed(classifier: Classifier, pixels: Tensor) -> Tensor:
+    batches = tqdm(pixels.split(BATCH), desc="measuring", leave=False)
+    return torch.cat([classifier(batch).quality for batch in batches])
+
+
+def _measured(noticed: Tensor) -> dict[str, Any]:
+    """Any reason, and each."""
+    columns = {code: rate(column.numpy()) for code, column in zip(CODES, noticed.T, strict=True)}
+    return {"noticed": rate(noticed.any(dim=1).numpy()), "reasons": columns}
+
+
+def _cells(kind: dict[str, Any]) -> list[str]:
+    share = kind["noticed"]
+    low, high = share["interval_95"]
+    reasons = [f"{kind['reasons'][code]['value']:.1%}" for code in CODES]
+    return [kind["kind"], str(share["n"]), f"{share['value']:.1%}", f"{low:.1%} to {high:.1%}", *reasons]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
