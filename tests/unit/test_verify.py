@@ -44,7 +44,10 @@ def status(monkeypatch, served):
             return {"name": "triton", "version": "2.51.0"}
 
         def index(self):
-            return []
+            return [{"name": "derma_classifier", "version": "1", "state": "READY", "reason": ""}]
+
+        def steps(self):
+            return ["derma_classifier"]
 
         def ready(self, timeout):
             return served.ready
