@@ -44,6 +44,9 @@ def status(monkeypatch, served):
             return {"name": "triton", "version": "2.51.0"}
 
         def index(self):
+            return [{"name": "derma_classifier", "version": "1", "state": "READY", "reason": ""}]
+
+        def steps(self):
             return []
 
         def ready(self, timeout):
