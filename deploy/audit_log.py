@@ -94,8 +94,8 @@ class AuditLog:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             if self._is_current():
                 break
-            os.close(self._file)  # somebody renamed it; this also frees the lock
-            self._file = self._open()
+            renamed, self._file = self._file, self._open()  # by somebody else, or just now
+            os.close(renamed)  # which frees its lock
         try:
             yield os.fstat(self._file).st_size
         finally:

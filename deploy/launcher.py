@@ -30,7 +30,7 @@ import click
 
 from backoff import BackOff
 from derma_semantics.client import DEFAULT_URL
-from derma_semantics.contract import PREPROCESS
+from derma_semantics.contract import AUDIT, CANARY, PREPROCESS
 from derma_semantics.errors import DermaError, ServiceUnavailable
 from derma_semantics.logs import configure
 from derma_semantics.terminal import help_text
@@ -78,13 +78,13 @@ class Service:
     def supervise(self) -> None:
         """Keep the service whole until ``stopping`` is set."""
         control = self._control()
-        parts = PARTS if self.settings.triton is None else (PREPROCESS.name,)
+        parts = PARTS if self.settings.triton is None else (PREPROCESS.name, CANARY.name, AUDIT)
         supervisor = Supervisor(control, parts=parts, shared_memory=self.settings.shared_memory)
         wait = POLL
         while not self.stopping.wait(wait):
             try:
-                self._mend_server(supervisor)
                 self._mend_sidecar()
+                self._mend_server(supervisor)
                 wait = POLL
             except DermaError as exc:
                 logger.error("could not mend the service, will try again: %s", exc)

@@ -114,14 +114,19 @@ class Supervisor:
         old = [pid for pid, owner in self.find_stubs(server).items() if owner in models]
         ready = self._ready()
         # Nobody sees that a candidate is away: the network answers for it.
-        public = [] if models == [CANDIDATE.name] else [CLASSIFIER.name]
+        public = [] if set(models) <= {CANDIDATE.name} else [CLASSIFIER.name]
         for model in (*public, *models):
             if ready[model]:
                 self.control.unload(model)
         # Triton cannot take a model apart that lost a stub: what is left of it would stay.
         for pid in old:
             self.kill(pid)
-        for model in (*models, *public):
+        # The candidate last: where it cannot be loaded, nothing else must wait for it.
+        needed = [model for model in models if model != CANDIDATE.name]
+        for model in (*needed, *public):
+            self.control.load(model)
+        self.broken -= set(needed)
+        for model in set(models) - set(needed):
             self.control.load(model)
 
 

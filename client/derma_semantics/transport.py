@@ -32,6 +32,7 @@ from derma_semantics.cancellation import under_way
 from derma_semantics.channel import Channel
 from derma_semantics.connection import TLS, Address, Connection
 from derma_semantics.contract import CLASSIFIER, NETWORK, Model
+from derma_semantics.request_id import HEADER as REQUEST_ID
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -263,7 +264,7 @@ def _traced(channel: Channel, request_id: str) -> Iterator[tuple[tuple[str, str]
         about["derma.request.id"] = request_id
     with tracing.span(METHOD, about, tracing.CLIENT) as span, translated(str(channel)):
         try:
-            yield channel.metadata
+            yield (*channel.metadata, *([(REQUEST_ID, request_id)] if request_id else []))
             span.set_attribute("rpc.response.status_code", "OK")
         except grpc.RpcError as exc:
             span.set_attribute("rpc.response.status_code", exc.code().name)

@@ -68,6 +68,7 @@ def test_new_version_without_restart(until, service, client, other_bundle, jpeg)
     assert after.risk == pytest.approx(before.risk, abs=1e-5)
 
 
+@pytest.mark.timeout(900)
 def test_roll_out_by_command(service, client, mini, jpeg):
     """Canary, promotion and the way back; the full proof is in faults/test_rollout.py."""
 

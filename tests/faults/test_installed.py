@@ -8,6 +8,7 @@ import pytest
 
 from derma_semantics import DermaClient
 from server import _assemble_backends, _variables, _wheel
+from settings import Settings
 from supervisor import living_stubs
 
 
@@ -18,7 +19,7 @@ def installation(tmp_path, monkeypatch):
     _assemble_backends(wheel, tmp_path / "backends")
     (tmp_path / "bin").symlink_to(wheel / "bin")
     for name in ("PATH", "LD_LIBRARY_PATH"):
-        monkeypatch.setenv(name, _variables(wheel)[name])
+        monkeypatch.setenv(name, _variables(wheel, Settings())[name])
     return tmp_path
 
 

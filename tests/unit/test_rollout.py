@@ -130,7 +130,7 @@ def test_out_and_back(rollout, server, export):
     with pytest.raises(RolloutFailed, match="there is no version 9; there are 1, 2, 3"):
         rollout.back(9)
     rollout.back()
-    with pytest.raises(RolloutFailed, match="version 1 is the only one"):
+    with pytest.raises(RolloutFailed, match="version 1 is the only one that can serve"):
         rollout.back()
 
 
@@ -139,6 +139,28 @@ def test_a_service_with_an_audit_log_is_refused_before_anything_is_made(rollout,
     with pytest.raises(RolloutFailed, match="keeps an audit log.*derma-export BUNDLE --load"):
         roll(rollout, export, B)
     assert lying(server.models) == (["1"], [])
+
+
+@pytest.mark.parametrize("step", ["promote", "abort", "back"])
+def test_a_canary_is_not_ended_where_the_server_reads_a_copy(rollout, server, export, step):
+    roll(rollout, export, B, 20)
+    before = dict(server.serving)
+    server.last_steps.append(AUDIT)
+    with pytest.raises(RolloutFailed, match="keeps an audit log"):
+        getattr(rollout, step)()
+    assert server.serving == before
+    assert (server.models / CANDIDATE.name).exists()
+
+
+def test_a_version_without_all_outputs_is_not_returned_to(rollout, server, export):
+    roll(rollout, export, B)
+    path = server.models / NETWORK.name / "1" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "outputs": ["PROBABILITIES"]}))
+    with pytest.raises(RolloutFailed, match="version 2 is the only one that can serve"):
+        rollout.back()
+    with pytest.raises(RolloutFailed, match="version 1 lacks an output"):
+        rollout.back(1)
+    assert server.serving[NETWORK.name] == B
 
 
 def test_a_candidate_that_does_not_load_never_reaches_the_network(rollout, server, export):

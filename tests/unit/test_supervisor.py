@@ -71,6 +71,23 @@ def test_only_the_broken_model_is_reloaded_and_the_public_one_is_not_ready_meanw
     assert killed == [11]  # what was left of it
 
 
+def test_a_candidate_that_cannot_come_back_keeps_nothing_down(control, watch):
+    supervisor, stubs, _, _ = watch
+    control.ready |= {CANDIDATE, CANARY}
+    stubs.update({31: CANARY})
+    del stubs[12]
+    control.refuse = CANDIDATE
+    with pytest.raises(ServiceError):
+        supervisor.check(7)
+    assert control.calls[-2:] == [f"load {PREPROCESS}", f"load {CLASSIFIER}"]
+    stubs.update({12: PREPROCESS})
+    control.calls.clear()
+    with pytest.raises(ServiceError):
+        supervisor.check(7)  # tries the candidate again, and leaves the others alone
+    assert control.calls == []
+    assert CLASSIFIER in control.ready
+
+
 def test_two_versions_that_serve_at_once_need_twice_the_stubs(control, watch):
     """As during a roll-out, when old stubs are still ending."""
     watch[1].update({21: NETWORK, 22: PREPROCESS})

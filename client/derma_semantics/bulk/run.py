@@ -141,7 +141,7 @@ def _missing(
             stamps[name] = file
             yield name
             continue
-        if journal.names[name] != file:
+        if journal.names[name] not in (file, None):  # journals of before files were stamped have none
             raise ValueError(
                 f"{name} is not the file that {journal.path} has the answer of: it was changed, or this "
                 "run began in another folder. Remove the journal to begin anew, or give another --out"

@@ -76,11 +76,7 @@ class Rollout:
             Exception: what ``make`` raises; nothing was changed.
         """
         with self._alone():
-            if AUDIT in self.control.steps():
-                raise RolloutFailed(
-                    "this service keeps an audit log, so it serves a copy of the repository in which a "
-                    "candidate is not seen: load the new version with `derma-export BUNDLE --load`"
-                )
+            self._require_own_repository()
             if (running := shelf.percent(self.repository)) is not None:
                 raise RolloutFailed(f"a canary of {running:g} % is under way: promote or abort it first")
             before = self._serving()
@@ -252,20 +248,38 @@ class Rollout:
         found = versions(self.repository / CANDIDATE.name)
         if shelf.percent(self.repository) is None or not found:
             raise RolloutFailed("no canary is under way")
+        self._require_own_repository()
         return found[-1]
+
+    def _require_own_repository(self) -> None:
+        """A candidate and a canary are steps of a public model that this server reads."""
+        if AUDIT in self.control.steps():
+            raise RolloutFailed(
+                "this service keeps an audit log, so it serves a copy of the repository, made at its start: "
+                "load a new version with `derma-export BUNDLE --load`; for a canary, restart without the log"
+            )
 
     def _find(self, number: int | None, serving: Path) -> Path:
         """Folder of the version before, or of the one with this number."""
-        lower = [v for v in versions(serving.parent) if int(v.name) < int(serving.name)]
+        lower = [v for v in versions(serving.parent) if int(v.name) < int(serving.name) and _complete(v)]
         if number is None:
             if not lower:
-                raise RolloutFailed(f"version {serving.name} is the only one: there is none to return to")
+                raise RolloutFailed(
+                    f"version {serving.name} is the only one that can serve: there is none to return to"
+                )
             return lower[-1]
         there = {int(v.name): v for v in (*versions(serving.parent), *withdrawn(self.repository))}
         if number not in there:
             known = ", ".join(map(str, sorted(there)))
             raise RolloutFailed(f"there is no version {number}; there are {known}")
+        if not _complete(there[number]):
+            raise RolloutFailed(f"version {number} lacks an output that is served today: export it again")
         return there[number]
+
+
+def _complete(version: Path) -> bool:
+    """Whether it has every output of today's contract; Triton would refuse to load it otherwise."""
+    return set(NETWORK.outputs) <= set(read_manifest(version).get("outputs", NETWORK.outputs))
 
 
 def listed(repository: Path) -> list[str]:
