@@ -114,7 +114,7 @@ class Supervisor:
         old = [pid for pid, owner in self.find_stubs(server).items() if owner in models]
         ready = self._ready()
         # Nobody sees that a candidate is away: the network answers for it.
-        public = [] if set(models) <= {CANDIDATE.name} else [CLASSIFIER.name]
+        public = [] if self.broken <= {CANDIDATE.name} else [CLASSIFIER.name]
         for model in (*public, *models):
             if ready[model]:
                 self.control.unload(model)
@@ -125,7 +125,7 @@ class Supervisor:
         needed = [model for model in models if model != CANDIDATE.name]
         for model in (*needed, *public):
             self.control.load(model)
-        self.broken -= set(needed)
+        self.broken &= {CANDIDATE.name}
         for model in set(models) - set(needed):
             self.control.load(model)
 

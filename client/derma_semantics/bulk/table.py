@@ -80,7 +80,8 @@ def _decoded(record: Record) -> Record:
 def _printable(record: Record) -> Record:
     """Without what only the journal needs; the name as text."""
     kept = {key: value for key, value in record.items() if key != STAMP}
-    return {"quality": [], **kept, "image": printable(record["image"])}  # older journals have no quality
+    kept.setdefault("quality", [])  # which older journals lack
+    return {**kept, "image": printable(record["image"])}
 
 
 def _flat(record: Record) -> list[Any]:
