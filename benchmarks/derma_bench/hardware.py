@@ -27,6 +27,8 @@ PACKAGES = (
     "locust",
     "nncf",
     "numpy",
+    "nvidia-nvimgcodec-cu12",
+    "nvidia-nvjpeg-cu12",
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",

@@ -35,6 +35,9 @@ from derma_semantics.errors import (
     UnsupportedFormat,
 )
 
+# What another decoder of the same image may change, of 255.
+PIXEL_TOLERANCE = 2
+
 
 def preprocess(data: bytes) -> NDArray[np.uint8]:
     """Decode, turn upright, resize and crop one encoded image.
@@ -80,8 +83,7 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         InvalidImage: one of its subclasses, naming the problem and the limit.
     """
-    check_encoded(data)
-    return _upright_rgb(_open(data))
+    return _upright_rgb(open_header(data))
 
 
 def resize_and_crop(image: Image.Image) -> NDArray[np.uint8]:
@@ -126,8 +128,13 @@ def _corner(resized: tuple[int, int]) -> tuple[int, int]:
     return round((resized[0] - IMAGE_SIZE) / 2), round((resized[1] - IMAGE_SIZE) / 2)
 
 
-def _open(data: bytes) -> Image.Image:
-    """Read the header only."""
+def open_header(data: bytes) -> Image.Image:
+    """The image with its pixels not yet decoded, and its size not yet checked.
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
+    check_encoded(data)
     try:
         return Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except UnidentifiedImageError as exc:

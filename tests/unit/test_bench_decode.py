@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,21 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from derma_bench.decode.command import decode
-from derma_bench.decode.decoders import DECODERS, REFERENCE, Decoder, Header, Pixels, simplejpeg_pillow
-from derma_bench.decode.measure import PIXEL_TOLERANCE, PROBABILITY_TOLERANCE, differences, measure, turns
+from derma_bench.decode.command import decode, with_nvimgcodec
+from derma_bench.decode.decoders import (
+    DECODERS,
+    REFERENCE,
+    AtOnce,
+    Decoder,
+    Header,
+    Pixels,
+    by_nvimgcodec,
+    simplejpeg_pillow,
+)
+from derma_bench.decode.measure import PROBABILITY_TOLERANCE, differences, measure, turns
 from derma_bench.decode.pictures import encode, pictures
+from derma_semantics.preprocess import PIXEL_TOLERANCE, preprocess, resize_and_crop
 from derma_semantics.preprocess import decode as decode_image
-from derma_semantics.preprocess import preprocess, resize_and_crop
 
 Jpeg = Callable[[int], bytes]
 EXACT = "simplejpeg + Pillow"
@@ -143,6 +153,34 @@ def test_decoders_take_turns(jpeg: Jpeg) -> None:
     rows = turns({name: partial(noting, name) for name in "ab"}, [jpeg(0), jpeg(1)], rounds=2)
     assert "".join(called) == "ab" * 6  # two images, a round to warm up and two that count
     assert [(row["round"], row["decoder"]) for row in rows] == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+
+
+def test_those_that_decode_at_once_are_given_all_images(jpeg: Jpeg) -> None:
+    calls: list[int] = []
+
+    def many(images: Sequence[bytes]) -> list[Pixels]:
+        calls.append(len(images))
+        return [shifted(image) for image in images]
+
+    images = [jpeg(0), jpeg(1)]
+    rows = turns({REFERENCE: preprocess, "many": AtOnce(many)}, images, rounds=1)
+    assert calls == [2, 2]
+    assert [row["decoder"] for row in rows] == [REFERENCE, "many"] and all(row["ms"] > 0 for row in rows)
+    assert not compared(AtOnce(many), *images)["passes"]
+
+
+def test_nvimgcodec_passes_or_says_why_it_is_skipped(jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nvidia.nvimgcodec", reason="nvidia-nvimgcodec is not installed")
+    decoders, skipped = with_nvimgcodec()
+    (name,) = set(decoders) - set(DECODERS)
+    assert name.startswith("nvImageCodec") and not skipped
+    assert compared(decoders[name], jpeg(0), turned(jpeg(1), 6))["passes"]
+    with pytest.raises(RuntimeError, match="1 of 2 images were left to Pillow"):
+        by_nvimgcodec(None).many([jpeg(0), jpeg(1)[:3000]])
+    monkeypatch.setitem(sys.modules, "nvidia", None)
+    decoders, skipped = with_nvimgcodec()
+    assert decoders == DECODERS
+    assert "nvidia-nvimgcodec" in skipped[f"skipped: {name}"]
 
 
 def test_pictures_have_the_size_asked_for(tmp_path: Path, picture: Callable[[int], Image.Image]) -> None:

@@ -115,11 +115,22 @@ def test_by_default_the_network_runs_on_openvino_and_the_preferred_size_is_kept(
 def test_profiles_are_complete():
     """Decoding for a GPU needs more processes than decoding for a processor."""
     profiles = {path.stem for path in REPOSITORY.glob("*/configs/*.pbtxt")}
-    assert profiles == {"cuda", "tensorrt"}
+    assert profiles == {"cuda", "cuda-nvimgcodec", "tensorrt"}
     for profile in profiles:
         decoders = [read_config(contract.PREPROCESS, p).instance_group[0] for p in ("config", profile)]
-        assert {group.kind for group in decoders} == {model_config_pb2.ModelInstanceGroup.KIND_CPU}
         assert decoders[1].count > decoders[0].count
+
+
+def test_only_its_own_profile_decodes_by_nvimgcodec_on_the_gpu():
+    kinds = model_config_pb2.ModelInstanceGroup
+    for profile in ("config", "cuda", "tensorrt"):
+        config = read_config(contract.PREPROCESS, profile)
+        assert "decoder" not in config.parameters
+        assert [group.kind for group in config.instance_group] == [kinds.KIND_CPU]
+    config = read_config(contract.PREPROCESS, "cuda-nvimgcodec")
+    assert config.parameters["decoder"].string_value == "nvimgcodec"
+    assert [group.kind for group in config.instance_group] == [kinds.KIND_GPU]
+    assert read_config(contract.NETWORK, "cuda-nvimgcodec") == read_config(contract.NETWORK, "cuda")
 
 
 @pytest.mark.parametrize("profile", ["cuda", "tensorrt"])

@@ -3,8 +3,9 @@
     derma-bench decode --bundle training/bundles/derma-mini
     derma-bench decode --images photographs --size 4000x3000 --rounds 10
 
-One thread. By turns: each round gives every decoder every image once. A decoder passes if no
-pixel and - with a bundle - no probability differs from the reference by more than the
+One thread. By turns: each round gives every decoder every image once. nvImageCodec takes all of
+a size in one call, on the first GPU (with a thread a core) or else on the processor. A decoder
+passes if no pixel and - with a bundle - no probability differs from the reference by more than the
 tolerance: 2 of 255, and 0.002.
 """
 
@@ -15,9 +16,10 @@ from pathlib import Path
 import click
 
 from derma_bench import options
-from derma_bench.decode.decoders import DECODERS
+from derma_bench.decode.decoders import DECODERS, Decoder, by_nvimgcodec
 from derma_bench.decode.measure import judge, measure
 from derma_bench.decode.pictures import QUALITY, Size
+from derma_bench.hardware import gpus
 from derma_bench.outcome import finish, reported
 from derma_semantics.terminal import help_text
 from derma_training.bundle import Bundle
@@ -54,14 +56,25 @@ def decode(
     with reported():
         opened = Bundle.open(bundle) if bundle else None
         probabilities = judge(opened) if opened else None
-        figures, rows = measure(DECODERS, wanted, count, rounds, folder=images, probabilities=probabilities)
+        decoders, skipped = with_nvimgcodec()
+        figures, rows = measure(decoders, wanted, count, rounds, folder=images, probabilities=probabilities)
         subject = {
             "bundle_name": opened.name if opened else "no bundle",
             "bundle_digest": opened.digest if opened else "",
             "precision": "one thread",
             "payloads": f"{count} {'photographs' if images else 'drawn pictures'} a size, quality {QUALITY}",
         }
-        finish("decode", out, (figures, rows, subject), smoke=smoke)
+        finish("decode", out, (figures | skipped, rows, subject), smoke=smoke)
+
+
+def with_nvimgcodec() -> tuple[dict[str, Decoder], dict[str, str]]:
+    """All decoders that can run here, and why nvImageCodec is not among them if it is not."""
+    on_gpu = bool(gpus())
+    name = f"nvImageCodec ({'GPU' if on_gpu else 'processor'}) + Pillow"
+    try:
+        return {**DECODERS, name: by_nvimgcodec(0 if on_gpu else None)}, {}
+    except (ImportError, RuntimeError) as exc:
+        return DECODERS, {f"skipped: {name}": str(exc)}
 
 
 def _size(text: str) -> Size:

@@ -1,6 +1,7 @@
 """Ways from a JPEG to the model's pixels, to be compared with the reference.
 
     pixels = DECODERS["simplejpeg + torchvision"](jpeg)      # uint8 (224, 224, 3)
+    pixels, more = by_nvimgcodec(device=0).many([jpeg, another])
 
 All turn the image upright by its EXIF orientation, as the reference does, and all aim at the
 geometry that the original size gives: they differ in how they decode and resize, in nothing else.
@@ -9,7 +10,7 @@ geometry that the original size gives: they differ in how they decode and resize
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from derma_semantics import nvimgcodec
 from derma_semantics.contract import IMAGE_SIZE
 from derma_semantics.preprocess import preprocess
 
@@ -35,6 +37,16 @@ TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda p: p.transpose(1, 0, 2)[::-1, ::-1],
     8: lambda p: p.transpose(1, 0, 2)[::-1],
 }
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """A decoder that decodes many images in one call."""
+
+    many: Callable[[Sequence[bytes]], list[Pixels]]
+
+    def __call__(self, data: bytes) -> Pixels:
+        return self.many([data])[0]
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,27 @@ def opencv_area(data: bytes) -> Pixels:
     pixels = header.upright(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8))
     resized = cv2.resize(pixels, header.target, interpolation=cv2.INTER_AREA)
     return _crop(np.asarray(resized, np.uint8))
+
+
+def by_nvimgcodec(device: int | None) -> AtOnce:
+    """What ``derma_preprocess`` does with ``decoder: nvimgcodec``, for images that are not left to Pillow.
+
+    Args:
+        device: number of the GPU; None for the processor.
+
+    Raises:
+        ImportError, RuntimeError: it is not installed; no such GPU, or no driver for it.
+    """
+    decoder = nvimgcodec.Decoder(device)
+
+    def many(images: Sequence[bytes]) -> list[Pixels]:
+        found = [pixels for pixels in decoder.preprocess(images) if pixels is not None]
+        if left := len(images) - len(found):
+            raise RuntimeError(f"{decoder.where}: {left} of {len(images)} images were left to Pillow")
+        return found
+
+    many([nvimgcodec.picture()])
+    return AtOnce(many)
 
 
 REFERENCE = "Pillow (the reference)"

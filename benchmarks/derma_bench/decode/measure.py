@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from derma_bench.decode.decoders import Decoder, Pixels
+from derma_bench.decode.decoders import AtOnce, Decoder, Pixels
 from derma_bench.decode.pictures import Size, pictures
 from derma_bench.ratios import ratio, spread
+from derma_semantics.preprocess import PIXEL_TOLERANCE
 from derma_training.bundle import Bundle
 
-# What a decoder may change. The command's --help states them too; a test compares.
-PIXEL_TOLERANCE = 2
+# What a decoder may change, beside pixels. The command's --help states both; a test compares.
 PROBABILITY_TOLERANCE = 0.002
 
 Row = dict[str, Any]
@@ -38,15 +38,20 @@ def turns(
     rounds: int,
     progress: Callable[[], object] = lambda: None,
 ) -> list[Row]:
-    """Milliseconds an image of each decoder in each round, after one round that does not count."""
+    """Milliseconds an image of each decoder in each round, after one round that does not count.
+
+    Those that decode many images in one call are given all of them; the others take turns by image.
+    """
     rows: list[Row] = []
     for number in range(-1, rounds):
         spent = dict.fromkeys(decoders, 0.0)
         for image in images:
             for name, decoder in decoders.items():
-                begin = perf_counter()
-                decoder(image)
-                spent[name] += perf_counter() - begin
+                if not isinstance(decoder, AtOnce):
+                    spent[name] += _seconds(decoder, [image])
+        for name, decoder in decoders.items():
+            if isinstance(decoder, AtOnce):
+                spent[name] += _seconds(decoder, images)
         rows += [
             {"round": number, "decoder": name, "ms": 1e3 * seconds / len(images)}
             for name, seconds in spent.items()
@@ -63,7 +68,7 @@ def differences(
     probabilities: Probabilities | None = None,
 ) -> Row:
     """The largest differences to the reference's pixels, and whether they are within the tolerance."""
-    pairs = [(right, decoder(image)) for right, image in zip(truth, images)]
+    pairs = list(zip(truth, _pixels(decoder, images), strict=True))
     pixel = max(int(np.abs(a.astype(np.int16) - b).max()) for a, b in pairs)
     row: Row = {"pixel_difference": pixel}
     if probabilities is None:
@@ -113,6 +118,16 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads[0])
         cv2.setNumThreads(threads[1])
+
+
+def _pixels(decoder: Decoder, images: Sequence[bytes]) -> list[Pixels]:
+    return decoder.many(images) if isinstance(decoder, AtOnce) else [decoder(image) for image in images]
+
+
+def _seconds(decoder: Decoder, images: Sequence[bytes]) -> float:
+    begin = perf_counter()
+    _pixels(decoder, images)
+    return perf_counter() - begin
 
 
 def _speed(rows: Sequence[Row], name: str, first: str) -> Row:

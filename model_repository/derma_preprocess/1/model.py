@@ -1,18 +1,24 @@
 """Triton model ``derma_preprocess``: encoded images to pixels.
 
-A bad image fails only its own request, with INVALID_ARGUMENT and the reason.
+A bad image fails only its own request, with INVALID_ARGUMENT and the reason. With the parameter
+``decoder: nvimgcodec`` a batch's JPEGs are decoded together before, on the instance's GPU if it has one.
 """
 
 from __future__ import annotations
 
 import io
+import json
+from itertools import zip_longest
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from PIL import Image
 
 from derma_semantics.errors import InvalidImage, to_wire
+from derma_semantics.nvimgcodec import Decoder
 from derma_semantics.preprocess import preprocess
+
+DECODERS = ("pillow", "nvimgcodec")
 
 
 class TritonPythonModel:
@@ -22,14 +28,47 @@ class TritonPythonModel:
         Image.new("RGB", (64, 64)).save(sample, "JPEG")
         preprocess(sample.getvalue())
 
+        self.decoder = _decoder(args)
+
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        return [_respond(request) for request in requests]
+        ready = self._decoded(requests) if self.decoder else [()] * len(requests)
+        return [_respond(request, done) for request, done in zip(requests, ready)]
+
+    def _decoded(self, requests: list[pb_utils.InferenceRequest]) -> list[list[np.ndarray | None]]:
+        """Pixels of all images that the decoder takes, by request; None for the others."""
+        try:
+            batch = [_images(request) for request in requests]
+            pixels = iter(self.decoder.preprocess([image for images in batch for image in images]))
+        except Exception as exc:  # Pillow answers, or says what is wrong
+            pb_utils.Logger.log_warn(f"a batch is decoded without nvImageCodec: {exc!r}")
+            return [[]] * len(requests)
+        return [[next(pixels) for _ in images] for images in batch]
 
 
-def _respond(request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+def _decoder(args: dict[str, str]) -> Decoder | None:
+    """What the configuration asks for beside Pillow; Triton shows what this raises."""
+    parameters = json.loads(args["model_config"]).get("parameters", {})
+    name = parameters.get("decoder", {"string_value": DECODERS[0]})["string_value"]
+    if name not in DECODERS:
+        raise ValueError(f"unknown decoder {name!r}: choose from {', '.join(DECODERS)}")
+    if name == DECODERS[0]:
+        return None
+    gpu = args["model_instance_kind"] == "GPU"
+    decoder = Decoder(int(args["model_instance_device_id"]) if gpu else None)
+    decoder.check()
+    return decoder
+
+
+def _images(request: pb_utils.InferenceRequest) -> np.ndarray:
+    return pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel()
+
+
+def _respond(
+    request: pb_utils.InferenceRequest, ready: list[np.ndarray | None]
+) -> pb_utils.InferenceResponse:
     try:
-        images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().ravel()
-        pixels = np.stack([preprocess(image) for image in images])
+        pairs = zip_longest(_images(request), ready)
+        pixels = np.stack([preprocess(image) if done is None else done for image, done in pairs])
         return pb_utils.InferenceResponse([pb_utils.Tensor("PIXELS", pixels)])
     except InvalidImage as exc:
         return _error(to_wire(exc), pb_utils.TritonError.INVALID_ARG)
