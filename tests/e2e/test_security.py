@@ -400,7 +400,7 @@ def test_a_service_that_is_down_is_unavailable(start_proxy, service, ports, jpeg
 def test_the_proxy_keeps_nothing_of_a_photograph(proxy, jpeg):
     before = time.time()
     proxy.classify(jpeg(0))
-    line = (proxy.folder / "derma.log").read_text().splitlines()[-1].split()
+    line = (proxy.folder / "access.log").read_text().splitlines()[-1].split()
     assert len(line[7]) == 32  # the request's id
     assert line[1:] == ['"alice"', "127.0.0.1", f"/v2/models/{MODEL}/infer", "200", *line[5:8]]
     texts = b"".join(path.read_bytes() for path in proxy.folder.glob("*.log"))
