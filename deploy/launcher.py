@@ -30,7 +30,7 @@ import click
 
 from backoff import BackOff
 from derma_semantics.client import DEFAULT_URL
-from derma_semantics.contract import AUDIT, CANARY, PREPROCESS
+from derma_semantics.contract import CANARY, PREPROCESS
 from derma_semantics.errors import DermaError, ServiceUnavailable
 from derma_semantics.logs import configure
 from derma_semantics.terminal import help_text
@@ -78,7 +78,7 @@ class Service:
     def supervise(self) -> None:
         """Keep the service whole until ``stopping`` is set."""
         control = self._control()
-        parts = PARTS if self.settings.triton is None else (PREPROCESS.name, CANARY.name, AUDIT)
+        parts = (PREPROCESS.name, CANARY.name) if self.settings.native else PARTS
         supervisor = Supervisor(control, parts=parts, shared_memory=self.settings.shared_memory)
         wait = POLL
         while not self.stopping.wait(wait):

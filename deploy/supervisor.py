@@ -19,11 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import segments
-from derma_semantics.contract import AUDIT, CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
+from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
 from derma_semantics.transport import ModelControl
 
 STUB = "triton_python_backend_stub"
-PARTS = (PREPROCESS.name, NETWORK.name, CANDIDATE.name, CANARY.name, AUDIT)
+PARTS = (PREPROCESS.name, NETWORK.name, CANDIDATE.name, CANARY.name)
 
 logger = logging.getLogger("derma.supervisor")
 

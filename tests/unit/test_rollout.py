@@ -12,7 +12,7 @@ from derma_export.lock import locked
 from derma_export.repository import install, parameters, withdrawn
 from derma_export.rollout.cli import main
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
-from derma_semantics.contract import AUDIT, CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
+from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK
 from derma_semantics.errors import ServiceError
 from derma_semantics.integrity import sha256
 from derma_training.bundle import Bundle
@@ -25,7 +25,7 @@ class Server:
 
     def __init__(self, models):
         self.models, self.serving, self.refuse, self.answers = models, {}, set(), {}
-        self.last_steps = [PREPROCESS.name, NETWORK.name]
+        self.keeps_log = False
 
     def load(self, model):
         folder = self.models / model
@@ -45,16 +45,18 @@ class Server:
     def index(self):
         return [{"name": name, "state": "READY"} for name in self.serving]
 
-    def steps(self):
-        return self.last_steps
+    def audited(self):
+        return self.keeps_log
 
     def infer(self, model, pixels):
+        assert not self.keeps_log
         digest = self.answers.get(model.name, self.serving[model.name])
         return {"BUNDLE": np.frombuffer(bytes.fromhex(digest), np.uint8)[None]}
 
     def classify(self, image):
         assert f'"{CANARY.name}"' not in self.serving[CLASSIFIER.name]
-        return type("Answer", (), {"bundle": type("Bundle", (), {"digest": self.serving[NETWORK.name]})})
+        digest = self.answers.get(NETWORK.name, self.serving[NETWORK.name])
+        return type("Answer", (), {"bundle": type("Bundle", (), {"digest": digest})})
 
 
 class Agrees:
@@ -135,17 +137,29 @@ def test_out_and_back(rollout, server, export):
 
 
 def test_a_service_with_an_audit_log_is_refused_before_anything_is_made(rollout, server, export):
-    server.last_steps.append(AUDIT)
+    server.keeps_log = True
     with pytest.raises(RolloutFailed, match="keeps an audit log.*derma-export BUNDLE --load"):
         roll(rollout, export, B)
     assert lying(server.models) == (["1"], [])
+
+
+def test_a_service_with_an_audit_log_rolls_back(rollout, server, export):
+    """Where only the public model answers."""
+    export(B, NETWORK)
+    server.load(NETWORK.name)
+    server.keeps_log = True
+    rollout.back()
+    assert (server.serving[NETWORK.name], stated(server.models)) == (A, A)
+    server.answers[NETWORK.name] = C
+    with pytest.raises(RolloutFailed, match="derma_classifier answers with bundle cccccccccccc"):
+        rollout.back(2)
 
 
 @pytest.mark.parametrize("step", ["promote", "abort", "back"])
 def test_a_canary_is_not_ended_where_the_server_reads_a_copy(rollout, server, export, step):
     roll(rollout, export, B, 20)
     before = dict(server.serving)
-    server.last_steps.append(AUDIT)
+    server.keeps_log = True
     with pytest.raises(RolloutFailed, match="keeps an audit log"):
         getattr(rollout, step)()
     assert server.serving == before
