@@ -28,6 +28,7 @@ from typing import Any
 
 import click
 
+import weights
 from backoff import BackOff
 from derma_semantics.client import DEFAULT_URL
 from derma_semantics.contract import CANARY, PREPROCESS
@@ -71,7 +72,7 @@ class Service:
         self.sidecar.wait_until_healthy(self.deadline, self.stopping)
 
     def _start_server(self) -> None:
-        self.server.start()
+        self.server.start(self.stopping)
         _write_state(self.settings)
         logger.info("Triton starts; its log is %s", self.settings.log)
 
@@ -79,7 +80,13 @@ class Service:
         """Keep the service whole until ``stopping`` is set."""
         control = self._control()
         parts = (PREPROCESS.name, CANARY.name) if self.settings.native else PARTS
-        supervisor = Supervisor(control, parts=parts, shared_memory=self.settings.shared_memory)
+        supervisor = Supervisor(
+            control,
+            parts=parts,
+            shared_memory=self.settings.shared_memory,
+            stopping=self.stopping,
+            check_weights=self._check_weights if self.settings.native else None,
+        )
         wait = POLL
         while not self.stopping.wait(wait):
             try:
@@ -113,6 +120,9 @@ class Service:
         return ModelControl(
             settings.grpc_url, timeout=self.deadline, tls=settings.own_tls, key=settings.admin_key
         )
+
+    def _check_weights(self, model: str) -> None:
+        weights.check(self.settings.repository, self.settings.profile, model)
 
     def _mend_server(self, supervisor: Supervisor) -> None:
         if self.server.alive:

@@ -1,7 +1,7 @@
 """The Triton server that a pip wheel carries, as one process with its own environment.
 
-    server = TritonServer(Settings(repository=Path("model_repository")))
-    server.start(); server.wait_until_ready(60, threading.Event()); server.stop()
+    server, stopping = TritonServer(Settings(repository=Path("model_repository"))), threading.Event()
+    server.start(stopping); server.wait_until_ready(60, stopping); server.stop()
 
 The wheel ``nvidia-pytriton`` holds the real ``tritonserver``, its Python backend and
 the backend's stubs, but arranges them for its own use; here they are put together as
@@ -25,6 +25,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import weights
 from audited import HEADERS, audited
 from derma_semantics import ticket
 from derma_semantics.contract import CLASSIFIER, NETWORK
@@ -63,16 +64,20 @@ class TritonServer:
             raise ServiceUnavailable("the server was not started")
         return self.process.pid
 
-    def start(self) -> None:
-        """Start the process; it logs to ``settings.log``.
+    def start(self, stopping: threading.Event) -> None:
+        """Start the process, unless ``stopping`` is set; it logs to ``settings.log``.
 
         Raises:
-            ServiceUnavailable: its environment is missing, or a port is taken.
+            ServiceUnavailable: its environment is missing, a port is taken, or its weights were altered.
         """
         _check_ports(self.settings)
         self.settings.state.mkdir(parents=True, exist_ok=True)
         program, backends, variables = _installation(self.settings)
         repository = _repository(self.settings)
+        if self.settings.native:
+            weights.check(self.settings.repository, self.settings.profile)
+        if stopping.is_set():
+            return
         with self.settings.log.open("wb") as log:
             # Its own session: Ctrl-C then reaches the launcher alone, which shuts down in order.
             self.process = subprocess.Popen(

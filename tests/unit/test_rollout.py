@@ -25,7 +25,7 @@ class Server:
 
     def __init__(self, models):
         self.models, self.serving, self.refuse, self.answers = models, {}, set(), {}
-        self.keeps_log = False
+        self.keeps_log, self.looks = False, True
 
     def load(self, model):
         folder = self.models / model
@@ -33,7 +33,7 @@ class Server:
             manifest = read_manifest(versions(folder)[-1])
             if (model, manifest["bundle_digest"]) in self.refuse:
                 raise ServiceError(f"load failed for model '{model}'")
-            if model == NETWORK.name:
+            if model == NETWORK.name and self.looks:
                 check_version(versions(folder)[-1], repository.stamped_parameters(self.models))
             self.serving[model] = manifest["bundle_digest"]
         else:
@@ -217,6 +217,17 @@ def test_a_failed_roll_back_changes_nothing(rollout, server, export):
     roll(rollout, export, B)
     server.refuse.add((NETWORK.name, A))
     with pytest.raises(RolloutFailed, match="version 1 was refused; version 2 serves on"):
+        rollout.back()
+    assert (server.serving[NETWORK.name], stated(server.models)) == (B, B)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_version_that_was_altered_meanwhile_is_not_returned_to(rollout, server, export, looks):
+    """Nor where the server loads what it finds, as native backends do."""
+    roll(rollout, export, B)
+    server.looks = looks
+    (server.models / NETWORK.name / "1" / "model.onnx").write_text("other weights")
+    with pytest.raises(RolloutFailed, match="version 1 was refused; version 2 serves on: .*not the graph"):
         rollout.back()
     assert (server.serving[NETWORK.name], stated(server.models)) == (B, B)
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Protocol
 
 from derma_export import shelf
-from derma_export.integrity import Tampered, read_manifest, versions
+from derma_export.integrity import Tampered, check_version, read_manifest, versions
 from derma_export.lock import locked
-from derma_export.repository import withdrawn
+from derma_export.repository import stamped_parameters, withdrawn
 from derma_semantics import DermaClient
 from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, Model
 from derma_semantics.errors import DermaError
@@ -157,6 +157,7 @@ class Rollout:
             raise RolloutFailed(f"version {name} serves already")
         target = shelf.put_in_service(self.repository, version, f"rolled back to version {name}")
         try:
+            check_version(target, stamped_parameters(self.repository))  # native backends load without a look
             self.control.load(NETWORK.name)
             self._compare(NETWORK, target, expected)
         except BaseException as exc:
