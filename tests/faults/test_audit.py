@@ -114,6 +114,25 @@ def test_a_native_triton_writes_the_log_with_our_backend(repository, jpeg, tmp_p
         stop(service)
 
 
+def test_a_service_with_an_audit_log_rolls_back(repository, jpeg, tmp_path):
+    """The roll-back asks the public model, as everybody must, so its drawn picture has a line too."""
+    models, log = shutil.copytree(repository, tmp_path / "models"), tmp_path / "audit.jsonl"
+    shutil.copytree(models / NETWORK.name / "1", models / NETWORK.name / "2")
+    service = start(models, tmp_path / "state", f"--audit-log={log}")
+    try:
+        with DermaClient(service.url) as client:
+            assert client.bundle().version == "2"
+            whole = [sys.executable, "-m", "derma_export.rollout", "back", f"--repository={models}"]
+            env = {**os.environ, "DERMA_URL": service.url}
+            done = subprocess.run(whole, capture_output=True, text=True, timeout=120, env=env, check=False)
+            assert done.returncode == 0, done.stderr
+            assert client.bundle().version == "1"
+            client.classify(jpeg(0))
+        assert len(audited(log)) == 2
+    finally:
+        stop(service)
+
+
 def test_a_canary_and_an_audit_log_exclude_each_other(repository, tmp_path):
     models = shutil.copytree(repository, tmp_path / "models")
     add_router(models, 20)
