@@ -172,6 +172,7 @@ lock: setup ## Resolve the dependencies anew
 	$(BIN)/python $(PIP_INSTALL) uv
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --all-extras pyproject.toml -o requirements/project.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) requirements/triton.in -o requirements/triton.lock
+	$(BIN)/uv pip compile $(LOCK_OPTIONS) pyproject.toml requirements/container.in -c requirements/triton.lock -o requirements/container.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) requirements/peer.in -o requirements/peer.lock
 
 LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url

@@ -1,23 +1,22 @@
 """The audit log: a JSON line for each classification, with nothing of the photograph but its sha256.
 
     log = AuditLog(Path(".run/audit.jsonl"))
-    log.append([entry("4bf9...", image, bundle, probabilities, 2, "alice")])
+    log.append([entry("4bf9...", image_sha256, bundle, probabilities, 2, "alice")])
 
-Lines are only ever appended. A file that would exceed ``max_bytes`` is renamed to ``audit.jsonl.000001``,
-the next to ``.000002``; none is deleted. It may also be renamed by others, such as logrotate: the next
-line goes into a new one. Several processes may write one log.
+Lines are only ever appended. A file that would exceed ``max_bytes`` is renamed by the time of that, to
+``audit.jsonl.20261125T152506.123456Z``; none is deleted. It may also be renamed by others, such as logrotate:
+the next line goes into a new one. Several processes may write one log.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,12 @@ from derma_semantics.request_id import name
 
 KEYS = ("time", "request_id", "image_sha256", "bundle_digest", "probabilities", "triage", "caller")
 MAX_BYTES = 64 * 2**20
+STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 def entry(
     request_id: str,
-    image: bytes,
+    image_sha256: str,
     bundle: bytes,
     probabilities: Sequence[float],
     triage: int,
@@ -41,7 +41,7 @@ def entry(
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "request_id": name(request_id),
-        "image_sha256": hashlib.sha256(image).hexdigest(),
+        "image_sha256": image_sha256,
         "bundle_digest": bytes(bundle).hex(),
         "probabilities": {code: float(value) for code, value in zip(CODES, probabilities, strict=True)},
         "triage": Triage(triage).name.lower(),
@@ -109,9 +109,11 @@ class AuditLog:
         return os.path.samestat(found, os.fstat(self._file))
 
     def _rotate(self) -> None:
-        older = self.path.parent.glob(f"{self.path.name}.*")
-        numbers = [int(p.suffix[1:]) for p in older if p.suffix[1:].isdecimal()]
-        self.path.rename(f"{self.path}.{max(numbers, default=0) + 1:06d}")
+        """No two names are alike, though older files are moved away: one process at a time rotates."""
+        when = datetime.now(UTC)
+        while (older := Path(f"{self.path}.{when:{STAMP}}")).exists():
+            when += timedelta(microseconds=1)
+        self.path.rename(older)
 
 
 def _write(file: int, content: bytes) -> None:

@@ -28,9 +28,10 @@ from typing import Any
 
 import click
 
+import weights
 from backoff import BackOff
 from derma_semantics.client import DEFAULT_URL
-from derma_semantics.contract import AUDIT, CANARY, PREPROCESS
+from derma_semantics.contract import CANARY, PREPROCESS
 from derma_semantics.errors import DermaError, ServiceUnavailable
 from derma_semantics.logs import configure
 from derma_semantics.terminal import help_text
@@ -71,15 +72,21 @@ class Service:
         self.sidecar.wait_until_healthy(self.deadline, self.stopping)
 
     def _start_server(self) -> None:
-        self.server.start()
+        self.server.start(self.stopping)
         _write_state(self.settings)
         logger.info("Triton starts; its log is %s", self.settings.log)
 
     def supervise(self) -> None:
         """Keep the service whole until ``stopping`` is set."""
         control = self._control()
-        parts = PARTS if self.settings.triton is None else (PREPROCESS.name, CANARY.name, AUDIT)
-        supervisor = Supervisor(control, parts=parts, shared_memory=self.settings.shared_memory)
+        parts = (PREPROCESS.name, CANARY.name) if self.settings.native else PARTS
+        supervisor = Supervisor(
+            control,
+            parts=parts,
+            shared_memory=self.settings.shared_memory,
+            stopping=self.stopping,
+            check_weights=self._check_weights if self.settings.native else None,
+        )
         wait = POLL
         while not self.stopping.wait(wait):
             try:
@@ -113,6 +120,9 @@ class Service:
         return ModelControl(
             settings.grpc_url, timeout=self.deadline, tls=settings.own_tls, key=settings.admin_key
         )
+
+    def _check_weights(self, model: str) -> None:
+        weights.check(self.settings.repository, self.settings.profile, model)
 
     def _mend_server(self, supervisor: Supervisor) -> None:
         if self.server.alive:

@@ -1,7 +1,7 @@
 """The Triton server that a pip wheel carries, as one process with its own environment.
 
-    server = TritonServer(Settings(repository=Path("model_repository")))
-    server.start(); server.wait_until_ready(60, threading.Event()); server.stop()
+    server, stopping = TritonServer(Settings(repository=Path("model_repository"))), threading.Event()
+    server.start(stopping); server.wait_until_ready(60, stopping); server.stop()
 
 The wheel ``nvidia-pytriton`` holds the real ``tritonserver``, its Python backend and
 the backend's stubs, but arranges them for its own use; here they are put together as
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -24,7 +25,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import weights
 from audited import HEADERS, audited
+from derma_semantics import ticket
 from derma_semantics.contract import CLASSIFIER, NETWORK
 from derma_semantics.errors import ServiceUnavailable
 from derma_semantics.transport import GrpcTransport
@@ -61,16 +64,20 @@ class TritonServer:
             raise ServiceUnavailable("the server was not started")
         return self.process.pid
 
-    def start(self) -> None:
-        """Start the process; it logs to ``settings.log``.
+    def start(self, stopping: threading.Event) -> None:
+        """Start the process, unless ``stopping`` is set; it logs to ``settings.log``.
 
         Raises:
-            ServiceUnavailable: its environment is missing, or a port is taken.
+            ServiceUnavailable: its environment is missing, a port is taken, or its weights were altered.
         """
         _check_ports(self.settings)
         self.settings.state.mkdir(parents=True, exist_ok=True)
         program, backends, variables = _installation(self.settings)
         repository = _repository(self.settings)
+        if self.settings.native:
+            weights.check(self.settings.repository, self.settings.profile)
+        if stopping.is_set():
+            return
         with self.settings.log.open("wb") as log:
             # Its own session: Ctrl-C then reaches the launcher alone, which shuts down in order.
             self.process = subprocess.Popen(
@@ -144,6 +151,8 @@ def _installation(settings: Settings) -> tuple[Path, Path, dict[str, str]]:
     for needed in (program, backends / "python", backends / "onnxruntime"):
         if not needed.exists():
             raise ServiceUnavailable(f"{settings.triton} is no Triton installation: it has no {needed}")
+    if not settings.native:
+        backends = _with_ours(backends / "python", settings.state / "backends")
     return program, backends, _public(settings)
 
 
@@ -182,12 +191,26 @@ def _assemble_backends(wheel: Path, target: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(wheel / "backends" / "python", target / "python")
     shutil.copy2(stub, target / "python")
-    shutil.copytree(ROOT / "deploy" / "backends" / "onnxruntime", target / "onnxruntime")
+    _add_ours(target)
     return target
 
 
+def _with_ours(python: Path, target: Path) -> Path:
+    """An installed Triton's Python backend, and ours in the place of the native one."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    (target / "python").symlink_to(python.resolve(), target_is_directory=True)
+    _add_ours(target)
+    return target
+
+
+def _add_ours(backends: Path) -> None:
+    shutil.copytree(ROOT / "deploy" / "backends" / "onnxruntime", backends / "onnxruntime")
+    shutil.copy2(ROOT / "deploy" / "audit_log.py", backends / "onnxruntime")
+
+
 def _repository(settings: Settings) -> Path:
-    """What is served; where an audit log is kept, with the step that writes it."""
+    """What is served; where an audit log is kept, with the tickets that it needs."""
     if settings.audit_log is None:
         return settings.repository
     return audited(settings.repository, settings.state / "audited")
@@ -232,9 +255,15 @@ def _variables(wheel: Path, settings: Settings) -> dict[str, str]:
 
 
 def _public(settings: Settings) -> dict[str, str]:
-    """This environment, without what Triton's processes need not know; where the audit log is."""
-    kept = {name: value for name, value in os.environ.items() if name not in (*SECRETS, AUDIT_LOG)}
-    return kept | ({AUDIT_LOG: str(settings.audit_log.resolve())} if settings.audit_log else {})
+    """This environment, without what Triton's processes need not know.
+
+    Where an audit log is kept: its place, and what its tickets are signed with, new at each start.
+    """
+    own = (*SECRETS, AUDIT_LOG, ticket.SECRET)
+    kept = {name: value for name, value in os.environ.items() if name not in own}
+    if settings.audit_log is None:
+        return kept
+    return kept | {AUDIT_LOG: str(settings.audit_log.resolve()), ticket.SECRET: secrets.token_hex(32)}
 
 
 def _python_library() -> str:

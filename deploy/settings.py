@@ -124,6 +124,14 @@ class Settings:
         return not _ip(self.host).is_loopback
 
     @property
+    def native(self) -> bool:
+        """Whether a native backend runs the graphs: one that executes none of this project's code.
+
+        Where an audit log is kept ours does, in every Triton: it writes the log.
+        """
+        return self.triton is not None and self.audit_log is None
+
+    @property
     def local_host(self) -> str:
         """Where the parts without encryption listen."""
         return self.host if self.insecure or not self.open else LOCAL

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -19,13 +20,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import segments
-from derma_semantics.contract import AUDIT, CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
+from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
 from derma_semantics.transport import ModelControl
 
 STUB = "triton_python_backend_stub"
-PARTS = (PREPROCESS.name, NETWORK.name, CANDIDATE.name, CANARY.name, AUDIT)
+PARTS = (PREPROCESS.name, NETWORK.name, CANDIDATE.name, CANARY.name)
 
 logger = logging.getLogger("derma.supervisor")
+
+
+class _Stopping(Exception):
+    """The service ends: what is broken stays so."""
 
 
 class Supervisor:
@@ -35,6 +40,8 @@ class Supervisor:
         control: its model repository API.
         parts: models that run in stubs; the container's ONNX Runtime backend needs none.
         shared_memory: how the names of the server's segments in /dev/shm begin.
+        stopping: once it is set, nothing is unloaded, killed or loaded any more.
+        check_weights: is told a model before that is loaded, and may refuse.
         find_stubs: lists the living stubs of a server process: process id → model.
         kill: ends a process.
     """
@@ -45,12 +52,16 @@ class Supervisor:
         *,
         parts: Sequence[str] = PARTS,
         shared_memory: str | None = None,
+        stopping: threading.Event | None = None,
+        check_weights: Callable[[str], None] | None = None,
         find_stubs: Callable[[int], dict[int, str]] | None = None,
         kill: Callable[[int], None] | None = None,
     ) -> None:
         self.control = control
         self.parts = parts
         self.shared_memory = shared_memory
+        self.stopping = stopping or threading.Event()
+        self.check_weights = check_weights or (lambda _: None)
         self.find_stubs = find_stubs or living_stubs
         self.kill = kill or _kill
         self.broken: set[str] = set()
@@ -65,6 +76,10 @@ class Supervisor:
         Raises:
             DermaError: a model could not be brought back; the next check tries again.
         """
+        with suppress(_Stopping):
+            self._check(server)
+
+    def _check(self, server: int) -> None:
         self._complete_canary(server)
         self.broken |= self._short_of_stubs(server)
         if not self.broken:
@@ -87,7 +102,7 @@ class Supervisor:
         ready = self._ready()
         if ready[CANARY.name] and not ready[CANDIDATE.name] and server != self.completed:
             self.completed = server
-            self.control.load(CANDIDATE.name)
+            self._load(CANDIDATE.name)
 
     def _gone(self) -> set[str]:
         """Parts of a canary that ended meanwhile."""
@@ -117,17 +132,29 @@ class Supervisor:
         public = [] if self.broken <= {CANDIDATE.name} else [CLASSIFIER.name]
         for model in (*public, *models):
             if ready[model]:
+                self._go_on()
                 self.control.unload(model)
         # Triton cannot take a model apart that lost a stub: what is left of it would stay.
         for pid in old:
+            self._go_on()
             self.kill(pid)
         # The candidate last: where it cannot be loaded, nothing else must wait for it.
         needed = [model for model in models if model != CANDIDATE.name]
         for model in (*needed, *public):
-            self.control.load(model)
+            self._load(model)
         self.broken &= {CANDIDATE.name}
         for model in set(models) - set(needed):
-            self.control.load(model)
+            self._load(model)
+
+    def _load(self, model: str) -> None:
+        self.check_weights(model)
+        self._go_on()
+        self.control.load(model)
+
+    def _go_on(self) -> None:
+        """A drain has unloaded the public model, and what is under way passes through the others."""
+        if self.stopping.is_set():
+            raise _Stopping
 
 
 def living_stubs(server: int) -> dict[int, str]:

@@ -77,8 +77,6 @@ MODELS = (CLASSIFIER, PREPROCESS, NETWORK)
 # between the two.
 CANDIDATE = replace(NETWORK, name="derma_biomedclip_candidate")
 CANARY = replace(NETWORK, name="derma_canary", backend="python")
-# The last step of a service that keeps an audit log; `deploy/audited.py` makes it.
-AUDIT = "derma_audit"
 
 # Part of the name of a bundle that nobody trained: its answers mean nothing.
 RANDOM_WEIGHTS = "RANDOM WEIGHTS"

@@ -33,6 +33,7 @@ from derma_semantics.channel import Channel
 from derma_semantics.connection import TLS, Address, Connection
 from derma_semantics.contract import CLASSIFIER, NETWORK, Model
 from derma_semantics.request_id import HEADER as REQUEST_ID
+from derma_semantics.ticket import NAME as TICKET
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -219,8 +220,11 @@ class ModelControl:
 
     def steps(self) -> list[str]:
         """The models that answer, in order, as the public model's configuration names them."""
-        answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=CLASSIFIER.name))
-        return [step["model_name"] for step in answer["config"]["ensemble_scheduling"]["step"]]
+        return [step["model_name"] for step in self._ensemble()]
+
+    def audited(self) -> bool:
+        """Whether the server keeps an audit log: pixels then travel with a ticket."""
+        return any(TICKET in step["input_map"] for step in self._ensemble())
 
     def statistics(self) -> dict[str, Any]:
         """The server's counters since it started; 64-bit numbers are text, zeros are left out."""
@@ -233,6 +237,10 @@ class ModelControl:
     def close(self) -> None:
         if channel := self._channel.release():
             channel.close()
+
+    def _ensemble(self) -> list[dict[str, Any]]:
+        answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=CLASSIFIER.name))
+        return list(answer["config"]["ensemble_scheduling"]["step"])
 
     def _ask(self, method: str, request: Any) -> dict[str, Any]:
         with translated(self.url):

@@ -28,12 +28,15 @@ class TritonPythonModel:
         return list(await asyncio.gather(*map(self._answer, requests)))
 
     async def _answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
-        """A request may hold several images, which may go different ways."""
+        """A request may hold several images, which may go different ways; its timeout goes with them."""
+        within = request.timeout()
         pixels = pb_utils.get_input_tensor_by_name(request, "PIXELS").as_numpy()
         chosen = np.array([self._is_canary(image) for image in pixels])
         if chosen.all() or not chosen.any():
-            return await _ask(pixels, bool(chosen.all()))
-        answers = await asyncio.gather(_ask(pixels[chosen], True), _ask(pixels[~chosen], False))
+            return await _ask(pixels, bool(chosen.all()), within)
+        answers = await asyncio.gather(
+            _ask(pixels[chosen], True, within), _ask(pixels[~chosen], False, within)
+        )
         for answer in answers:
             if answer.has_error():
                 return answer
@@ -44,21 +47,23 @@ class TritonPythonModel:
         return int.from_bytes(digest[:8], "big") < self.threshold
 
 
-async def _ask(pixels: np.ndarray, canary: bool) -> pb_utils.InferenceResponse:
+async def _ask(pixels: np.ndarray, canary: bool, within: int) -> pb_utils.InferenceResponse:
     if canary:
-        answer = await _infer(CANDIDATE.name, pixels)
+        answer = await _infer(CANDIDATE.name, pixels, within)
         if not answer.has_error():
             return answer
         pb_utils.Logger.log_warn(f"the candidate failed, the network answers: {answer.error().message()}")
-    return await _infer(NETWORK.name, pixels)
+    return await _infer(NETWORK.name, pixels, within)
 
 
-async def _infer(model: str, pixels: np.ndarray) -> pb_utils.InferenceResponse:
+async def _infer(model: str, pixels: np.ndarray, within: int) -> pb_utils.InferenceResponse:
+    """Ask a model. What waits there for ``within`` microseconds is refused; 0: as long as its queue says."""
     try:
         answer = await pb_utils.InferenceRequest(
             model_name=model,
             requested_output_names=OUTPUTS,
             inputs=[pb_utils.Tensor("PIXELS", np.ascontiguousarray(pixels))],
+            timeout=within,
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
         ).async_exec()
     except pb_utils.TritonModelException as exc:  # no such model is loaded

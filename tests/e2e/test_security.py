@@ -4,6 +4,7 @@ The proxy is the system's nginx with ``deploy/nginx/derma.conf``, its ports and 
 """
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -12,14 +13,18 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
+import tritonclient.grpc
 import urllib3
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
+from tritonclient.utils import InferenceServerException
 
 from derma_semantics import TLS, DermaClient
 from derma_semantics.admin import GRPC_HEADER, HEADER, admin_key
@@ -400,7 +405,7 @@ def test_a_service_that_is_down_is_unavailable(start_proxy, service, ports, jpeg
 def test_the_proxy_keeps_nothing_of_a_photograph(proxy, jpeg):
     before = time.time()
     proxy.classify(jpeg(0))
-    line = (proxy.folder / "derma.log").read_text().splitlines()[-1].split()
+    line = (proxy.folder / "access.log").read_text().splitlines()[-1].split()
     assert len(line[7]) == 32  # the request's id
     assert line[1:] == ['"alice"', "127.0.0.1", f"/v2/models/{MODEL}/infer", "200", *line[5:8]]
     texts = b"".join(path.read_bytes() for path in proxy.folder.glob("*.log"))
@@ -433,6 +438,96 @@ def test_the_audit_log_names_the_caller_that_the_proxy_knows(proxy, audit_log, j
     lines = [json.loads(line) for line in audit_log.read_text().splitlines()[begin:]]
     assert [line["caller"] for line in lines] == ["alice"] * 5
     assert lines[-1]["request_id"] == "mine"
+
+
+@pytest.fixture(scope="module")
+def inner(service):
+    """Asks one model for what it makes of some inputs."""
+    raw = tritonclient.grpc.InferenceServerClient(service.url)
+    kinds = {"IMAGE": "BYTES", "PIXELS": "UINT8", "TICKET": "UINT8"}
+
+    def ask(model, **inputs):
+        given = []
+        for name, array in inputs.items():
+            given.append(tritonclient.grpc.InferInput(name, array.shape, kinds[name]))
+            given[-1].set_data_from_numpy(array)
+        return raw.infer(model, given, client_timeout=60)
+
+    yield ask
+    raw.close()
+
+
+def encoded(*images):
+    return np.array([[image] for image in images], object)
+
+
+def test_no_inner_model_answers_without_the_audit_log(inner, audit_log, jpeg):
+    """Pixels are answered with the ticket of their image alone, and then with a line that names it."""
+    begin = len(audit_log.read_text().splitlines())
+    made = inner("derma_preprocess", IMAGE=encoded(jpeg(0), jpeg(1)))
+    pixels, tickets = made.as_numpy("PIXELS"), made.as_numpy("TICKET")
+    invented = np.random.default_rng(0).integers(0, 256, tickets.shape, np.uint8)
+    claimed = tickets.copy()
+    claimed[:, :32] = invented[:, :32]  # another image's digest, under a true signature
+    refused = [
+        {"PIXELS": pixels},
+        {"PIXELS": pixels[:1]},
+        {"PIXELS": pixels, "TICKET": np.zeros_like(tickets)},
+        {"PIXELS": pixels, "TICKET": invented},
+        {"PIXELS": pixels, "TICKET": claimed},
+        {"PIXELS": pixels, "TICKET": tickets[::-1].copy()},
+        {"PIXELS": pixels, "TICKET": np.stack([tickets[0], invented[1]])},
+        {"PIXELS": pixels[:1] ^ 1, "TICKET": tickets[:1]},
+    ]
+    reason = "keeps an audit log: ask derma_classifier"
+    for given in refused:
+        with pytest.raises(InferenceServerException, match=reason) as caught:
+            inner("derma_biomedclip", **given)
+        assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    for model in ("derma_audit", "derma_canary", "derma_biomedclip_candidate"):
+        with pytest.raises(InferenceServerException, match="unknown model"):
+            inner(model, PIXELS=pixels)
+    assert len(audit_log.read_text().splitlines()) == begin
+    answer = inner("derma_biomedclip", PIXELS=pixels, TICKET=tickets)
+    lines = [json.loads(line) for line in audit_log.read_text().splitlines()[begin:]]
+    assert [line["image_sha256"] for line in lines] == [
+        hashlib.sha256(jpeg(number)).hexdigest() for number in range(2)
+    ]
+    given = [list(line["probabilities"].values()) for line in lines]
+    assert np.array_equal(np.array(given, np.float32), answer.as_numpy("PROBABILITIES"))
+
+
+def test_refused_pixels_harm_no_other_of_their_batch(service, inner, audit_log, jpeg):
+    """Those with a ticket are answered beside them."""
+    pixels = inner("derma_preprocess", IMAGE=encoded(jpeg(0))).as_numpy("PIXELS")
+    begin = len(audit_log.read_text().splitlines())
+
+    def intrude(_):
+        with pytest.raises(InferenceServerException, match="keeps an audit log"):
+            inner("derma_biomedclip", PIXELS=pixels)
+
+    with ThreadPoolExecutor(8) as pool, DermaClient(service.url) as client:
+        refused = pool.map(intrude, range(64))
+        answers = client.classify([jpeg(number) for number in range(32)])
+        assert len(list(refused)) == 64
+    lines = [json.loads(line) for line in audit_log.read_text().splitlines()[begin:]]
+    assert sorted(line["request_id"] for line in lines) == sorted(answer.request_id for answer in answers)
+
+
+def test_the_secret_of_the_tickets_stays_with_triton(service):
+    """In the environment of its processes, which other accounts cannot read; in no file, no answer."""
+    (server,) = [pid for pid, command in service.processes() if "bin/tritonserver " in command]
+    environment = Path(f"/proc/{server}/environ").read_bytes()
+    secret = environment.partition(b"DERMA_AUDIT_SECRET=")[2].partition(b"\0")[0]
+    assert len(secret) == 64
+    assert Path(f"/proc/{server}/environ").stat().st_mode & 0o077 == 0
+    assert secret not in Path(f"/proc/{service.launcher.pid}/environ").read_bytes()
+    assert not [pid for pid in service.sidecars() if secret in Path(f"/proc/{pid}/environ").read_bytes()]
+    assert not [path for path in service.state.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    for model in ("derma_classifier", "derma_preprocess", "derma_biomedclip"):
+        for path in ("config", ""):
+            told = ask_http("GET", f"{service.http}/v2/models/{model}/{path}".rstrip("/"))
+            assert (told.status, secret in told.data) == (200, False)
 
 
 @pytest.fixture

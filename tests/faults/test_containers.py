@@ -6,6 +6,7 @@ Bubblewrap stands in for a container engine: it shares this machine's files, rea
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -145,7 +146,10 @@ def test_the_proxy_runs(tmp_path, until):
         ("--ro-bind", ROOT / "deploy" / "containers" / "nginx.conf", "/etc/nginx/derma/nginx.conf"),
         ("--ro-bind", door, "/etc/nginx/derma/derma.conf"),
         ("--ro-bind", tmp_path, "/run/door"),
+        # As in nginx's image.
         ("--dir", "/var/log/nginx"),
+        ("--symlink", "/dev/stdout", "/var/log/nginx/access.log"),
+        ("--symlink", "/dev/stderr", "/var/log/nginx/error.log"),
     ]
     command = contained(NGINX, "-c", "/etc/nginx/derma/nginx.conf", "-g", "daemon off;", mounts=mounts)
     with running(command) as outer, urllib3.PoolManager(cert_reqs="CERT_NONE") as http:
@@ -161,3 +165,4 @@ def test_the_proxy_runs(tmp_path, until):
         assert until(asked, 20, "the proxy answers").status == 401
         inner(outer).send_signal(signal.SIGQUIT)
         until(lambda: outer.poll() is not None, 20, "the proxy ends")
+        assert re.search(r'^\S+ "" 127\.0\.0\.1 /readyz 401 ', outer.stdout.read(), re.M)

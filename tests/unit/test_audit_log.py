@@ -1,17 +1,18 @@
 """The audit log's file: whole lines by several processes, rotation, full disks, what may be written."""
 
 import errno
-import hashlib
 import json
 import multiprocessing
 import os
+import re
+from datetime import UTC, datetime
 
 import pytest
 
 import audit_log
 from audit_log import KEYS, AuditLog, entry
 
-IMAGE, BUNDLE = b"an image", bytes.fromhex("ab" * 32)
+IMAGE, BUNDLE = "cd" * 32, bytes.fromhex("ab" * 32)
 
 
 def line(request_id="r1", caller="alice"):
@@ -28,7 +29,7 @@ def test_a_line_has_the_promised_keys(tmp_path):
     log.append([line()])
     (written,) = read(tmp_path)
     assert tuple(written) == KEYS
-    assert written["image_sha256"] == hashlib.sha256(IMAGE).hexdigest()
+    assert written["image_sha256"] == IMAGE
     assert (written["bundle_digest"], written["triage"], written["caller"]) == ("ab" * 32, "urgent", "alice")
     assert written["probabilities"] == {
         "MEL": 0.25, "NV": 0.75, "BCC": 0, "AKIEC": 0, "BKL": 0, "DF": 0, "VASC": 0
@@ -61,9 +62,43 @@ def test_several_processes_write_and_rotate_one_log(tmp_path):
     assert sorted(one["request_id"] for one in read(tmp_path)) == sorted(
         f"{name}-{number}" for name in range(4) for number in range(200)
     )
-    files = sorted(tmp_path.iterdir())
-    assert len(files) > 3 and all(path.stat().st_size <= 20_000 for path in files)
-    assert files[1].name == "audit.jsonl.000001"
+    now, *older = sorted(tmp_path.iterdir())
+    assert len(older) > 3 and all(path.stat().st_size <= 20_000 for path in (now, *older))
+    # Their names are in the order of their lines.
+    assert all(re.fullmatch(r"audit\.jsonl\.\d{8}T\d{6}\.\d{6}Z", path.name) for path in older)
+    ids = [json.loads(one)["request_id"] for path in (*older, now) for one in path.read_text().splitlines()]
+    for name in range(4):
+        assert [one for one in ids if one.startswith(f"{name}-")] == [f"{name}-{n}" for n in range(200)]
+
+
+def test_rotated_files_keep_apart_once_older_ones_were_moved_away(tmp_path):
+    """Two in a second, and the archive has both."""
+    log, archive = AuditLog(tmp_path / "audit.jsonl", max_bytes=1), tmp_path / "archive"
+    archive.mkdir()
+    for number in range(4):
+        log.append([line(f"r{number}")])
+        for older in tmp_path.glob("audit.jsonl.*"):
+            assert not (archive / older.name).exists()
+            older.rename(archive / older.name)
+    found = [json.loads(path.read_text())["request_id"] for path in sorted(archive.iterdir())]
+    assert found == ["r0", "r1", "r2"]
+
+
+def test_a_name_that_is_taken_is_not_overwritten(tmp_path, monkeypatch):
+    """Where the clock stands still for two rotations."""
+    log = AuditLog(tmp_path / "audit.jsonl", max_bytes=1)
+    lines = [line(f"r{number}") for number in range(3)]
+
+    class Clock:
+        @staticmethod
+        def now(_):
+            return datetime(2026, 1, 1, tzinfo=UTC)
+
+    monkeypatch.setattr(audit_log, "datetime", Clock)
+    for one in lines:
+        log.append([one])
+    names = sorted(path.name.removeprefix("audit.jsonl") for path in tmp_path.iterdir())
+    assert names == ["", ".20260101T000000.000000Z", ".20260101T000000.000001Z"]
 
 
 def test_a_file_renamed_by_others_is_followed_by_a_new_one(tmp_path):

@@ -36,6 +36,9 @@ class FakeServer:
     def steps(self):
         return ["derma_classifier"]
 
+    def audited(self):
+        return False
+
     def ready(self, timeout):
         return self.url != "c:3"
 
@@ -113,10 +116,11 @@ def test_a_sidecar_that_was_named_or_answers_must_be_ready(status, sidecar, name
 
 
 def test_a_model_that_does_not_serve_is_named(status, monkeypatch):
-    monkeypatch.setattr(FakeServer, "steps", lambda _: ["derma_preprocess", "derma_audit"])
+    monkeypatch.setattr(FakeServer, "steps", lambda _: ["derma_preprocess", "derma_biomedclip"])
+    monkeypatch.setattr(FakeServer, "audited", lambda _: True)
     result = status("--url", "a:1")
     assert result.exit_code == 3
-    assert "not serving: derma_preprocess, derma_audit" in result.stdout
+    assert "not serving: derma_preprocess, derma_biomedclip" in result.stdout
     assert "audit log on" in result.stdout
 
 

@@ -12,7 +12,7 @@ from derma_export.lock import locked
 from derma_export.repository import install, parameters, withdrawn
 from derma_export.rollout.cli import main
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
-from derma_semantics.contract import AUDIT, CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
+from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK
 from derma_semantics.errors import ServiceError
 from derma_semantics.integrity import sha256
 from derma_training.bundle import Bundle
@@ -25,7 +25,7 @@ class Server:
 
     def __init__(self, models):
         self.models, self.serving, self.refuse, self.answers = models, {}, set(), {}
-        self.last_steps = [PREPROCESS.name, NETWORK.name]
+        self.keeps_log, self.looks = False, True
 
     def load(self, model):
         folder = self.models / model
@@ -33,7 +33,7 @@ class Server:
             manifest = read_manifest(versions(folder)[-1])
             if (model, manifest["bundle_digest"]) in self.refuse:
                 raise ServiceError(f"load failed for model '{model}'")
-            if model == NETWORK.name:
+            if model == NETWORK.name and self.looks:
                 check_version(versions(folder)[-1], repository.stamped_parameters(self.models))
             self.serving[model] = manifest["bundle_digest"]
         else:
@@ -45,16 +45,18 @@ class Server:
     def index(self):
         return [{"name": name, "state": "READY"} for name in self.serving]
 
-    def steps(self):
-        return self.last_steps
+    def audited(self):
+        return self.keeps_log
 
     def infer(self, model, pixels):
+        assert not self.keeps_log
         digest = self.answers.get(model.name, self.serving[model.name])
         return {"BUNDLE": np.frombuffer(bytes.fromhex(digest), np.uint8)[None]}
 
     def classify(self, image):
         assert f'"{CANARY.name}"' not in self.serving[CLASSIFIER.name]
-        return type("Answer", (), {"bundle": type("Bundle", (), {"digest": self.serving[NETWORK.name]})})
+        digest = self.answers.get(NETWORK.name, self.serving[NETWORK.name])
+        return type("Answer", (), {"bundle": type("Bundle", (), {"digest": digest})})
 
 
 class Agrees:
@@ -135,17 +137,29 @@ def test_out_and_back(rollout, server, export):
 
 
 def test_a_service_with_an_audit_log_is_refused_before_anything_is_made(rollout, server, export):
-    server.last_steps.append(AUDIT)
+    server.keeps_log = True
     with pytest.raises(RolloutFailed, match="keeps an audit log.*derma-export BUNDLE --load"):
         roll(rollout, export, B)
     assert lying(server.models) == (["1"], [])
+
+
+def test_a_service_with_an_audit_log_rolls_back(rollout, server, export):
+    """Where only the public model answers."""
+    export(B, NETWORK)
+    server.load(NETWORK.name)
+    server.keeps_log = True
+    rollout.back()
+    assert (server.serving[NETWORK.name], stated(server.models)) == (A, A)
+    server.answers[NETWORK.name] = C
+    with pytest.raises(RolloutFailed, match="derma_classifier answers with bundle cccccccccccc"):
+        rollout.back(2)
 
 
 @pytest.mark.parametrize("step", ["promote", "abort", "back"])
 def test_a_canary_is_not_ended_where_the_server_reads_a_copy(rollout, server, export, step):
     roll(rollout, export, B, 20)
     before = dict(server.serving)
-    server.last_steps.append(AUDIT)
+    server.keeps_log = True
     with pytest.raises(RolloutFailed, match="keeps an audit log"):
         getattr(rollout, step)()
     assert server.serving == before
@@ -203,6 +217,17 @@ def test_a_failed_roll_back_changes_nothing(rollout, server, export):
     roll(rollout, export, B)
     server.refuse.add((NETWORK.name, A))
     with pytest.raises(RolloutFailed, match="version 1 was refused; version 2 serves on"):
+        rollout.back()
+    assert (server.serving[NETWORK.name], stated(server.models)) == (B, B)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_version_that_was_altered_meanwhile_is_not_returned_to(rollout, server, export, looks):
+    """Nor where the server loads what it finds, as native backends do."""
+    roll(rollout, export, B)
+    server.looks = looks
+    (server.models / NETWORK.name / "1" / "model.onnx").write_text("other weights")
+    with pytest.raises(RolloutFailed, match="version 1 was refused; version 2 serves on: .*not the graph"):
         rollout.back()
     assert (server.serving[NETWORK.name], stated(server.models)) == (B, B)
 

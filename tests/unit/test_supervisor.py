@@ -1,8 +1,10 @@
 """When the supervisor reloads, what, and in which order; the real thing is in e2e."""
 
+import threading
+
 import pytest
 
-from derma_semantics.errors import ServiceError
+from derma_semantics.errors import ServiceError, ServiceUnavailable
 from supervisor import Supervisor
 
 CLASSIFIER, PREPROCESS, NETWORK = "derma_classifier", "derma_preprocess", "derma_biomedclip"
@@ -158,3 +160,63 @@ def test_a_version_unloaded_meanwhile_lacks_no_process(control):
 
     Supervisor(control, find_stubs=find, kill=pytest.fail).check(7)
     assert control.calls == []
+
+
+ORDER = [f"unload {CLASSIFIER}", f"unload {PREPROCESS}", f"load {PREPROCESS}", f"load {CLASSIFIER}"]
+
+
+@pytest.mark.parametrize("done", range(len(ORDER) + 1))
+def test_once_a_drain_begins_nothing_more_is_unloaded_or_loaded(control, watch, done):
+    """It begins while so many calls of a reload are done, the last of which ends after it began."""
+    _, stubs, killed, _ = watch
+    stopping = threading.Event()
+
+    class Drained(FakeControl):
+        def drain(self):
+            if len(self.calls) == done:
+                stopping.set()
+
+        def unload(self, model):
+            super().unload(model)
+            self.drain()
+
+        def load(self, model):
+            super().load(model)
+            self.drain()
+
+    drained = Drained()
+    drained.drain()
+    supervisor = Supervisor(drained, find_stubs=lambda _: dict(stubs), kill=killed.append, stopping=stopping)
+    del stubs[12]
+    supervisor.check(7)
+    assert drained.calls == ORDER[:done]
+    assert killed == ([11] if done > 2 else [])
+
+
+def test_a_drain_brings_no_candidate_back(control, canary):
+    control.ready.discard(CANDIDATE)
+    canary[0].stopping.set()
+    canary[0].check(7)
+    assert control.calls == []
+
+
+def test_altered_weights_are_not_loaded(control, watch):
+    """Nothing is left loaded that would load them with it; the next check tries again."""
+    _, stubs, _, _ = watch
+    altered = {CLASSIFIER}
+
+    def look(model):
+        if model in altered:
+            raise ServiceUnavailable("altered weights do not serve")
+
+    supervisor = Supervisor(
+        control, find_stubs=lambda _: dict(stubs), kill=lambda _: None, check_weights=look
+    )
+    del stubs[12]
+    for _ in range(2):
+        with pytest.raises(ServiceUnavailable, match="altered"):
+            supervisor.check(7)
+        assert CLASSIFIER not in control.ready
+    altered.clear()
+    supervisor.check(7)
+    assert control.ready == {CLASSIFIER, PREPROCESS, NETWORK}

@@ -14,7 +14,7 @@ from derma_semantics.commands.options import JSON, Service, connected
 from derma_semantics.commands.printing import SERVICE_HINT, SIDECAR_HINT, weights
 from derma_semantics.commands.verify import Expected, expected_bundle, verdict
 from derma_semantics.commands.verify import readable as readable_verdict
-from derma_semantics.contract import AUDIT, CLASSIFIER
+from derma_semantics.contract import CLASSIFIER
 from derma_semantics.errors import AccessDenied, DermaError
 from derma_semantics.saliency import HttpSaliency
 from derma_semantics.transport import ModelControl
@@ -108,23 +108,23 @@ def _models(service: Service) -> dict[str, Any]:
     control = ModelControl(service.url, timeout=_patience(service), tls=service.tls, token=service.token)
     try:
         server = control.server()
-        models, steps = _index(control), _steps(control)
+        models, (steps, audited) = _index(control), _steps(control)
     finally:
         control.close()
     return {
         "server": f"{server['name']} {server['version']}",
         "models": models,
-        "audit_log": AUDIT in steps if steps else None,
+        "audit_log": audited,
         "needed": [CLASSIFIER.name, *steps],
     }
 
 
-def _steps(control: ModelControl) -> list[str]:
-    """The models that the public one needs; none where it cannot say."""
+def _steps(control: ModelControl) -> tuple[list[str], bool | None]:
+    """The models that the public one needs, and whether a log is kept; nothing where it cannot say."""
     try:
-        return control.steps()
+        return control.steps(), control.audited()
     except DermaError:
-        return []
+        return [], None
 
 
 def _missing(report: dict[str, Any]) -> list[str]:

@@ -15,14 +15,25 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+from audit import Audit
 from derma_export.configuration import engine_for
 from derma_export.engine import open_session
 from derma_export.integrity import GRAPH, check_answers, check_version
 from derma_export.lock import locked
+from derma_semantics import ticket
 from derma_semantics.contract import CANDIDATE, NETWORK
+
+OURS = (NETWORK.name, CANDIDATE.name)
 
 
 class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config: pb_utils.ModelConfig) -> pb_utils.ModelConfig:
+        """Where an audit log is kept, our network takes tickets; optional, as warm-ups have none."""
+        if ticket.wanted() and config.as_dict()["name"] in OURS:
+            config.add_input({**ticket.TENSOR, "optional": True})
+        return config
+
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         version = Path(args["model_repository"]) / args["model_version"]
@@ -42,8 +53,16 @@ class TritonPythonModel:
             check_answers(self.session, manifest)
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
         self.outputs = [tensor["name"] for tensor in config["output"]]
+        self.audit = _audit(config)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        return self.audit.answer(requests, self._answer) if self.audit else self._answer(requests)
+
+    def finalize(self) -> None:
+        if self.audit:
+            self.audit.close()
+
+    def _answer(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Run all requests as one batch and cut the answers apart again."""
         parts = [[_input(request, name) for request in requests] for name in self.inputs]
         answers = self._run([part[0] if len(part) == 1 else np.concatenate(part) for part in parts])
@@ -66,12 +85,16 @@ class TritonPythonModel:
         )
 
 
+def _audit(config: dict) -> Audit | None:
+    return Audit(config) if ticket.wanted() and config["name"] in OURS else None
+
+
 def _checked(config: dict, version: Path, graph: str) -> dict | None:
     """Our network's manifest, None for another model; Triton shows what it raises.
 
     The precision is the version's own: the configuration states that of the newest.
     """
-    if config["name"] not in (NETWORK.name, CANDIDATE.name):
+    if config["name"] not in OURS:
         return None
     parameters = config["parameters"]
     stated = {key: value["string_value"] for key, value in parameters.items()}

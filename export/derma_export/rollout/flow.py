@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from derma_export import shelf
-from derma_export.integrity import Tampered, read_manifest, versions
+from derma_export.integrity import Tampered, check_version, read_manifest, versions
 from derma_export.lock import locked
-from derma_export.repository import withdrawn
+from derma_export.repository import stamped_parameters, withdrawn
 from derma_semantics import DermaClient
-from derma_semantics.contract import AUDIT, CANARY, CANDIDATE, CLASSIFIER, NETWORK, Model
+from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, Model
 from derma_semantics.errors import DermaError
 from derma_semantics.preprocess import resize_and_crop
 from derma_semantics.synthetic import draw
@@ -157,6 +157,7 @@ class Rollout:
             raise RolloutFailed(f"version {name} serves already")
         target = shelf.put_in_service(self.repository, version, f"rolled back to version {name}")
         try:
+            check_version(target, stamped_parameters(self.repository))  # native backends load without a look
             self.control.load(NETWORK.name)
             self._compare(NETWORK, target, expected)
         except BaseException as exc:
@@ -178,16 +179,19 @@ class Rollout:
         self.control.load(NETWORK.name)
 
     def _compare(self, model: Model, version: Path, expected: Comparison | None) -> None:
-        """That the server's answers carry this version's digest; and, where given, are as expected."""
-        digest = read_manifest(version)["bundle_digest"]
-        pixels = resize_and_crop(draw(0).image)[None]
-        found = bytes(self.control.infer(model, pixels)["BUNDLE"][0].tolist()).hex()
-        if found != digest:
-            raise RolloutFailed(f"{model.name} answers with bundle {found[:12]}, not {digest[:12]}")
+        """That the server's answers carry this version's digest; and, where given, are as expected.
+
+        The public model is asked where it has only this version: the network itself answers nobody beside it
+        where an audit log is kept.
+        """
+        digest, image = read_manifest(version)["bundle_digest"], draw(0).image
         if model is NETWORK and shelf.percent(self.repository) is None:
-            public = self.client.classify(draw(0).image).bundle.digest
-            if public != digest:
-                raise RolloutFailed(f"{CLASSIFIER.name} answers with bundle {public[:12]}, not {digest[:12]}")
+            asked, found = CLASSIFIER.name, self.client.classify(image).bundle.digest
+        else:
+            answer = self.control.infer(model, resize_and_crop(image)[None])
+            asked, found = model.name, bytes(answer["BUNDLE"][0].tolist()).hex()
+        if found != digest:
+            raise RolloutFailed(f"{asked} answers with bundle {found[:12]}, not {digest[:12]}")
         if expected is not None:
             expected.require(lambda pixels: self.control.infer(model, pixels))
 
@@ -253,7 +257,7 @@ class Rollout:
 
     def _require_own_repository(self) -> None:
         """A candidate and a canary are steps of a public model that this server reads."""
-        if AUDIT in self.control.steps():
+        if self.control.audited():
             raise RolloutFailed(
                 "this service keeps an audit log, so it serves a copy of the repository, made at its start: "
                 "load a new version with `derma-export BUNDLE --load`; for a canary, restart without the log"

@@ -2,6 +2,7 @@
 
 A bad image fails only its own request, with INVALID_ARGUMENT and the reason. With the parameter
 ``decoder: nvimgcodec`` a batch's JPEGs are decoded together before, on the instance's GPU if it has one.
+Where an audit log is kept, pixels get a ticket of their image.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from PIL import Image
 
+from derma_semantics import ticket
 from derma_semantics.errors import InvalidImage, to_wire
 from derma_semantics.nvimgcodec import Decoder
 from derma_semantics.preprocess import preprocess
@@ -22,6 +24,12 @@ DECODERS = ("pillow", "nvimgcodec")
 
 
 class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config: pb_utils.ModelConfig) -> pb_utils.ModelConfig:
+        if ticket.wanted():
+            config.add_output(ticket.TENSOR)
+        return config
+
     def initialize(self, args: dict[str, str]) -> None:
         """Decode once, so that the first request does not pay for loading the codecs."""
         sample = io.BytesIO()
@@ -67,9 +75,14 @@ def _respond(
     request: pb_utils.InferenceRequest, ready: list[np.ndarray | None]
 ) -> pb_utils.InferenceResponse:
     try:
-        pairs = zip_longest(_images(request), ready)
+        images = _images(request)
+        pairs = zip_longest(images, ready)
         pixels = np.stack([preprocess(image) if done is None else done for image, done in pairs])
-        return pb_utils.InferenceResponse([pb_utils.Tensor("PIXELS", pixels)])
+        tensors = [pb_utils.Tensor("PIXELS", pixels)]
+        if ticket.wanted():
+            tickets = np.stack([ticket.issue(*pair) for pair in zip(images, pixels)])
+            tensors.append(pb_utils.Tensor(ticket.NAME, tickets))
+        return pb_utils.InferenceResponse(tensors)
     except InvalidImage as exc:
         return _error(to_wire(exc), pb_utils.TritonError.INVALID_ARG)
     except Exception as exc:  # one request's failure must not become its batch's

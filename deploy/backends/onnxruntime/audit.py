@@ -1,0 +1,97 @@
+"""Where an audit log is kept: the network answers only what it has written down.
+
+Pixels come with a ticket of the image that they were made from, ``derma_semantics.ticket``. What has
+none is refused, and what cannot be written is not answered: the caller gets UNAVAILABLE.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import triton_python_backend_utils as pb_utils
+
+from audit_log import AuditLog, entry
+from derma_semantics import ticket
+from derma_semantics.contract import CLASSIFIER, PREPROCESS
+from derma_semantics.request_id import HEADER, name, new
+
+# As text: where Triton only completes configurations, its module lacks them.
+Requests = list["pb_utils.InferenceRequest"]
+Responses = list["pb_utils.InferenceResponse"]
+
+# Exactly so: the proxy writes it, and Triton prefers its header to what a request says of itself.
+CALLER = "derma-caller"
+REFUSED = (
+    f"this service keeps an audit log: ask {CLASSIFIER.name}. Pixels are answered only as "
+    f"{PREPROCESS.name} made them, with its {ticket.NAME}"
+)
+
+
+class Audit:
+    """The log, and who may be answered."""
+
+    def __init__(self, config: dict) -> None:
+        self.log = AuditLog(Path(os.environ["DERMA_AUDIT_LOG"]))
+        self.warm_ups = sum(int(sample.get("count") or 1) for sample in config.get("model_warmup", []))
+
+    def answer(self, requests: Requests, run: Callable[[Requests], Responses]) -> Responses:
+        if self.warm_ups:  # Triton's own come first, have no ticket and must not fail; they get nothing
+            self.warm_ups -= 1
+            run(requests)
+            return [pb_utils.InferenceResponse([]) for _ in requests]
+        shown = [(request, _images(request)) for request in requests]
+        known = [(request, images) for request, images in shown if images]
+        answers = iter(self._written(known, run([request for request, _ in known])) if known else [])
+        return [next(answers) if images else _error(REFUSED, "INVALID_ARG") for _, images in shown]
+
+    def close(self) -> None:
+        self.log.close()
+
+    def _written(
+        self, known: list[tuple[pb_utils.InferenceRequest, list[str]]], answers: Responses
+    ) -> Responses:
+        try:
+            self.log.append(
+                line
+                for (request, images), answer in zip(known, answers)
+                for line in _lines(request, images, answer)
+            )
+        except Exception as exc:
+            # An error's own text may quote what was sent; that of the system names what is full or missing.
+            reason = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
+            message = f"the audit log cannot be written, so there is no answer: {reason}"
+            return [_error(message, "UNAVAILABLE") for _ in answers]
+        return answers
+
+
+def _images(request: pb_utils.InferenceRequest) -> list[str]:
+    """Digests of the images; none where one has no ticket, or a wrong one."""
+    tickets = pb_utils.get_input_tensor_by_name(request, ticket.NAME)
+    if tickets is None:
+        return []
+    pixels = pb_utils.get_input_tensor_by_name(request, "PIXELS").as_numpy()
+    found = [ticket.redeem(*pair) for pair in zip(tickets.as_numpy(), pixels)]
+    return [] if None in found else found
+
+
+def _lines(
+    request: pb_utils.InferenceRequest, images: list[str], answer: pb_utils.InferenceResponse
+) -> Iterator[dict]:
+    told = json.loads(request.parameters() or "{}")
+    headers = {key.lower(): value for key, value in told.items()}
+    request_id = name(request.request_id()) or name(headers.get(HEADER)) or new()
+    given = {tensor.name(): tensor.as_numpy() for tensor in answer.output_tensors()}
+    rows = zip(images, given["BUNDLE"], given["PROBABILITIES"], given["TRIAGE"].ravel())
+    for image, bundle, probabilities, triage in rows:
+        yield entry(
+            request_id, image, bundle.tobytes(), probabilities.tolist(), int(triage), told.get(CALLER)
+        )
+
+
+def _error(message: str, code: str) -> pb_utils.InferenceResponse:
+    return pb_utils.InferenceResponse(
+        error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, code))
+    )
