@@ -28,7 +28,7 @@ from derma_training.calibration.risk_control import fewest_examples
 from derma_training.calibration.targets import Targets
 
 METHODS = {
-    "temperature, bias": "bias-corrected temperature scaling, conditions weighed equally (arXiv 1901.06852)",
+    "temperature": "temperature scaling, conditions weighed equally (arXiv 1706.04599)",
     "review, urgent": "exact binomial tests in fixed sequence, Learn then Test (arXiv 2110.01052), by MAPIE",
     "prediction_set": "split conformal, LAC score (arXiv 1609.00451), Mondrian by group of conditions (Vovk)",
 }
