@@ -246,7 +246,7 @@ def test_scaling_is_recovered():
 
 
 def test_scaling_weighs_conditions_equally():
-    """90 nevi that are told and 10 dermatofibromas that are all missed weigh the same: half of what is sure is wrong."""
+    """90 nevi that are told weigh as much as 10 dermatofibromas that are missed."""
     sure = np.full(7, 0.01)
     sure[CODES.index("NV")] = 0.94
     probabilities = np.tile(sure, (100, 1))
