@@ -14,6 +14,9 @@ from PIL import Image
 from derma_semantics.evaluation.truth import Case, write_truth
 from derma_semantics.synthetic import draw
 
+# Before PyTorch loads, here and in what tests start: on a busy machine threads that spin while they wait
+# keep each other waiting.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("unit", "parity", "e2e", "faults")
 

@@ -81,22 +81,20 @@ def serve(
     Where DERMA_TOKEN is set, callers must show it; the first two are open. DERMA_CA, DERMA_CERT,
     DERMA_KEY and DERMA_TLS_NAME say how to speak to a Triton with TLS.
     """
-    import torch
-
+    # Before PyTorch loads: on a busy machine threads that spin while they wait keep each other waiting.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from derma_saliency.app import Limits
     from derma_saliency.explainer import Explainer
     from derma_saliency.server import Address
     from derma_saliency.server import serve as run
     from derma_training.bundle import Bundle, BundleError
 
-    if threads:
-        torch.set_num_threads(threads)
     try:
         token, client = _token(), _client(triton)
-        explainer = Explainer.from_bundle(Bundle.open(bundle))
+        explainer = Explainer.from_bundle(Bundle.open(bundle), "cpu")
+        run(explainer, Address(host, port), Limits(in_flight, timeout), client, token, threads)
     except (BundleError, ValueError, OSError) as exc:
         raise click.ClickException(str(exc)) from exc
-    run(explainer, Address(host, port), Limits(in_flight, timeout), client, token)
 
 
 def _token() -> str | None:

@@ -46,13 +46,19 @@ class Explainer:
     @classmethod
     def from_bundle(cls, bundle: Bundle, device: str | torch.device | None = None) -> Explainer:
         """Load on ``device``; by default a GPU where there is one."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         # Triton's fp32 is compared with ours.
         torch.backends.cudnn.allow_tf32 = False
         with _one_thread():
             model, tokenizer = load_merged(bundle), load_tokenizer(bundle.path)
-            classifier, model = Classifier.around(model, bundle).to(device), model.to(device)
-        return cls(classifier, Texts(model, tokenizer, classifier.text), bundle.name)
+            classifier = Classifier.around(model, bundle)
+        explainer = cls(classifier, Texts(model, tokenizer, classifier.text), bundle.name)
+        return explainer.to(device or best_device())
+
+    def to(self, device: str | torch.device) -> Explainer:
+        """Move it there."""
+        self.classifier.to(device)
+        self.texts.to(device)
+        return self
 
     @property
     def device(self) -> str:
@@ -93,6 +99,11 @@ class Explainer:
         """Smoothed maps in [0, 1], fp32 (B, rows, columns), and the answers of the same forward pass."""
         grids, answers = METHODS[method](self.classifier, pixels, directions)
         return smooth(grids.detach().float()), Answers(*(tensor.detach() for tensor in answers))
+
+
+def best_device() -> str:
+    """To ask starts CUDA, which no fork survives."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @contextmanager

@@ -1,19 +1,19 @@
 """Runs the sidecar until SIGTERM or SIGINT, then lets what is under way end.
 
-serve(explainer, Address("127.0.0.1", 8003), Limits(), AsyncDermaClient("127.0.0.1:8001"))
+serve(Explainer.from_bundle(bundle, "cpu"), Address("127.0.0.1", 8003), Limits(), None)
 """
 
 from __future__ import annotations
 
-import signal
-import sys
+import socket
 from dataclasses import dataclass
-from types import FrameType
 
+import torch
 import uvicorn
 
 from derma_saliency.app import Limits, create_app
-from derma_saliency.explainer import Explainer
+from derma_saliency.explainer import Explainer, best_device
+from derma_saliency.keeper import keep
 from derma_saliency.readiness import Served
 from derma_semantics import AsyncDermaClient
 from derma_semantics.diagnosis import ServedBundle
@@ -21,6 +21,7 @@ from derma_semantics.diagnosis import ServedBundle
 # Open connections of all kinds, also of those that have asked nothing yet.
 CONNECTIONS = 256
 TRITON_SECONDS = 2.0
+LAST = 4.0  # seconds for its end, once nothing is under way
 
 
 @dataclass(frozen=True)
@@ -37,25 +38,38 @@ def serve(
     limits: Limits,
     triton: AsyncDermaClient | None,
     token: str | None = None,
+    threads: int | None = None,
 ) -> None:
-    """Serve; ends the process with 0 after a signal.
+    """Serve until a signal, in a process of its own that is replaced when it is killed.
 
     Args:
+        explainer: on the CPU; the process that serves moves it to a GPU where there is one.
         triton: whose bundle ``/readyz`` compares with; None to compare with none.
         token: what callers must show; None: anyone may ask.
+        threads: of the network; None: all cores.
+
+    Raises:
+        OSError: it cannot listen there.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)  # uvicorn ends in order, then raises the signal again
-    uvicorn.run(
-        create_app(explainer, limits, _served(triton), token),
-        host=address.host,
-        port=address.port,
-        access_log=False,
-        log_config=None,  # its messages join ours
-        log_level="info",
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=round(limits.seconds) + 1,
-    )
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.create_server((address.host, address.port), family=family, backlog=CONNECTIONS)
+    graceful = round(limits.seconds) + 1
+
+    def work() -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        app = create_app(explainer.to(best_device()), limits, _served(triton), token)
+        config = uvicorn.Config(
+            app,
+            access_log=False,
+            log_config=None,  # its messages join ours
+            log_level="info",
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=graceful,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+    keep(work, listener, graceful + LAST)
 
 
 def _served(triton: AsyncDermaClient | None) -> Served | None:
@@ -66,7 +80,3 @@ def _served(triton: AsyncDermaClient | None) -> Served | None:
         return await triton.bundle(timeout=TRITON_SECONDS)
 
     return ask
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)

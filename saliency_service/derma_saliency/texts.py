@@ -30,6 +30,11 @@ class Texts:
         self._tokenizer = tokenizer
         self._embedded = lru_cache(CACHED)(self._embed)
 
+    def to(self, device: str | torch.device) -> None:
+        self._model.to(device)
+        self.conditions = self.conditions.to(device)
+        self._embedded.cache_clear()
+
     def direction(self, *, prompt: str | None = None, condition: str | None = None) -> Tensor:
         """The vector whose product with an image's unit embedding is the score, fp32 (D,).
 

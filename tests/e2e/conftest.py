@@ -54,9 +54,10 @@ class Service:
         return [found for found in commands(str(self.state)) if "launcher.py" not in found[1]]
 
     def sidecars(self) -> list[int]:
-        """Process ids of the saliency sidecar."""
+        """Process ids of the saliency sidecar: the one that keeps, and the one it forked, which answers."""
         found = commands(f"--port={self.ports['saliency']}")
-        return [pid for pid, command in found if "derma_saliency serve" in command]
+        pids = {pid for pid, command in found if "derma_saliency serve" in command}
+        return sorted(pids, key=lambda pid: (parent(pid) in pids, pid))
 
     def segments(self) -> list[str]:
         return [p.name for p in Path("/dev/shm").glob(f"derma_{self.ports['grpc']}_*")]
@@ -77,6 +78,15 @@ def commands(part: str) -> list[tuple[int, str]]:
         if part in command:
             found.append((int(process.name), command))
     return found
+
+
+def parent(pid: int) -> int | None:
+    """Its parent's process id, while it lives."""
+    try:
+        # After the command's name, which may itself hold spaces: state, parent, ...
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def free_ports() -> dict[str, int]:

@@ -24,6 +24,8 @@ def _told(measured: dict[str, object]) -> str:
 
 
 def _number(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_number, value))
     if isinstance(value, dict):
         return ", ".join(f"{name} {_number(one)}" for name, one in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

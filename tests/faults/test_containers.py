@@ -98,7 +98,7 @@ def test_the_service_runs_and_drains(repository, mini, until, jpeg, note):
         started = time.monotonic() - began
         first = inner(outer)
         parts = [first, *first.children(recursive=True)]
-        assert len(parts) == 6
+        assert len(parts) == 7
         for one in parts:
             status = Path(f"/proc/{one.pid}/status").read_text()
             assert "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status

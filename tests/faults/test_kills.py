@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
@@ -14,11 +16,12 @@ import urllib3
 
 from derma_semantics import DermaClient
 from tests.faults.traffic import asking
-from tests.faults.vitals import vitals
+from tests.faults.vitals import SIDECAR, vitals
 
 MODELS = ("derma_preprocess_0_0", "derma_preprocess_0_1", "derma_biomedclip_0_0")
+KEEPER, WORKER = SIDECAR
 # Seconds. A part that has to load everything anew may take as long as its first start, on a slow machine.
-LIMITS = {**dict.fromkeys(MODELS, 10.0), "tritonserver": 60.0, "sidecar": 60.0}
+LIMITS = {**dict.fromkeys((*MODELS, WORKER), 10.0), "tritonserver": 60.0, KEEPER: 60.0}
 PATIENCE = {"retry_for": 90.0, "timeout": 120.0}
 
 
@@ -46,7 +49,8 @@ def answers(service, client):
 def whole(service, client):
     """Every process is there, once, and answers."""
     found = vitals(service)
-    return set(found) == set(LIMITS) and len(service.processes()) == 4 and answers(service, client)
+    alone = len(service.processes()) == 4 and len(service.sidecars()) == 2
+    return set(found) == set(LIMITS) and alone and answers(service, client)
 
 
 def kill(service, client, part, until):
@@ -62,8 +66,8 @@ def kill(service, client, part, until):
 def test_killed_parts_come_back(start_service, mini, until, jpeg, amount, note):
     """Under load, at random moments."""
     rng = random.Random(0)
-    short = ["derma_preprocess_0_1", "tritonserver"]
-    full = [rng.choice(MODELS) for _ in range(16)] + ["tritonserver"] * 6 + ["sidecar"] * 6
+    short = ["derma_preprocess_0_1", "tritonserver", WORKER]
+    full = [rng.choice(MODELS) for _ in range(16)] + ["tritonserver"] * 4 + [KEEPER] * 4 + [WORKER] * 6
     parts = amount(short, full)
     rng.shuffle(parts)
     service, back = start_service(f"--bundle={mini}"), {}
@@ -88,6 +92,36 @@ def test_killed_parts_come_back(start_service, mini, until, jpeg, amount, note):
     assert journal.failures == []
 
 
+@contextmanager
+def busy_cores(number):
+    """So many processes that compute without end, for at most ten minutes."""
+    burn = "import time; end = time.monotonic() + 600\nwhile time.monotonic() < end: pass"
+    processes = [subprocess.Popen([sys.executable, "-c", burn]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait(10)
+
+
+@pytest.mark.parametrize("burners", [0, os.cpu_count()], ids=["idle", "busy"])
+def test_the_sidecar_comes_back(start_service, mini, until, burners, amount, note):
+    """Also where every core has something else to do."""
+    service = start_service(f"--bundle={mini}")
+    parts = [WORKER] * amount(1, 4) + [KEEPER] * amount(1, 3)
+    before, back = round(os.getloadavg()[0], 1), {}
+    with DermaClient(service.url) as client, busy_cores(burners):
+        for part in parts:
+            back.setdefault(part, []).append(kill(service, client, part, until))
+    note(
+        f"killed sidecar, {burners} cores busy",
+        kills=len(parts),
+        recovery_s={part: [round(took, 1) for took in times] for part, times in back.items()},
+        load_before=before,
+    )
+
+
 def living(pids):
     return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
 
@@ -99,7 +133,7 @@ def test_everything_ends_with_the_launcher(start_service, mini, until, jpeg, amo
         pytest.skip("in the full form")
     service = start_service(f"--bundle={mini}")
     parts = [one.pid for one in vitals(service).values()]
-    assert len(parts) == 5
+    assert len(parts) == 6
     with DermaClient(service.url, retry_for=0) as client, asking(lambda: client.classify(jpeg(0))) as journal:
         until(lambda: len(journal.requests) > 5, 60, "the load runs")
         journal.stop.set()

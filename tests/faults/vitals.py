@@ -18,6 +18,8 @@ import urllib3
 
 from tests.e2e.conftest import Service
 
+SIDECAR = ("sidecar_keeper", "sidecar_worker")
+
 
 @dataclass(frozen=True)
 class Vitals:
@@ -30,7 +32,7 @@ class Vitals:
 def vitals(service: Service) -> dict[str, Vitals]:
     """Of Triton and of each model instance, by name; a process that ends meanwhile is left out."""
     found = {}
-    sidecars = [(pid, "sidecar") for pid in service.sidecars()]
+    sidecars = zip(service.sidecars(), SIDECAR, strict=False)
     for pid, name in [*((pid, _name(command)) for pid, command in service.processes()), *sidecars]:
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
