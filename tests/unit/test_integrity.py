@@ -17,6 +17,8 @@ from derma_semantics.integrity import sha256
 from derma_training.bundle import Bundle, BundleError
 from derma_training.classifier import Classifier
 
+# The network's own, and one for each profile.
+CONFIGURATIONS = len(list((repository.TEMPLATE / NETWORK.name).rglob("*.pbtxt")))
 FACTS = {"calibration": '{"review": 0.1}', "card": "{}"}
 
 
@@ -200,7 +202,7 @@ def kill_before(monkeypatch, step):
 
 
 @pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("step", range(1 + CONFIGURATIONS))
 def test_a_kill_between_two_renames(models, export, monkeypatch, step, existing):
     """What is there can be served: the configuration states a version that exists."""
     if existing:
@@ -218,7 +220,7 @@ def test_a_kill_between_two_renames(models, export, monkeypatch, step, existing)
     assert repository.stamped_parameters(models)["bundle_name"] == "c"
 
 
-@pytest.mark.parametrize("step", range(5))
+@pytest.mark.parametrize("step", range(2 + CONFIGURATIONS))
 def test_a_write_that_fails_changes_nothing(models, export, monkeypatch, step):
     """Each in its turn; the error names the folder."""
     export("a")
@@ -233,7 +235,7 @@ def test_a_write_that_fails_changes_nothing(models, export, monkeypatch, step):
 
     with monkeypatch.context() as patch:
         patch.setattr(repository, "_flush", full)
-        if step > 3:  # the last flush is that of what has been renamed
+        if step > CONFIGURATIONS:  # the last flush is that of what has been renamed
             with pytest.raises(OSError, match="No space left"):
                 export("b")
             assert len(repository.check(models)) == 2

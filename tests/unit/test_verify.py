@@ -49,6 +49,9 @@ def status(monkeypatch, served):
         def steps(self):
             return ["derma_classifier"]
 
+        def audited(self):
+            return False
+
         def ready(self, timeout):
             return served.ready
 
