@@ -36,6 +36,8 @@ POLL = 0.2
 PR_SET_PDEATHSIG = 1
 KILLED = 10.0  # seconds that the kernel may need to clear away a killed process
 SECRETS = ("DERMA_ADMIN_KEY", "DERMA_TOKEN")  # of no use to Triton's processes
+# glibc would keep what is freed in eight arenas a core, each as large as the largest requests made it.
+MEMORY = {"MALLOC_ARENA_MAX": "2"}
 AUDIT_LOG = "DERMA_AUDIT_LOG"  # how the model that writes it learns of its place
 
 
@@ -205,6 +207,8 @@ def _arguments(settings: Settings, repository: Path, backends: Path) -> list[str
         f"--http-port={settings.http_port}",
         f"--grpc-address={settings.host}",
         f"--grpc-port={settings.grpc_port}",
+        # Each that is kept for reuse keeps the memory of the largest request it ever held.
+        "--grpc-infer-allocation-pool-size=1",
         f"--metrics-address={settings.local_host}",
         f"--metrics-port={settings.metrics_port}",
         f"--backend-config=python,shm-region-prefix-name={settings.shared_memory}",
@@ -232,9 +236,9 @@ def _variables(wheel: Path, settings: Settings) -> dict[str, str]:
 
 
 def _public(settings: Settings) -> dict[str, str]:
-    """This environment, without what Triton's processes need not know; where the audit log is."""
+    """This environment, without what Triton's processes need not know, and what is set for them."""
     kept = {name: value for name, value in os.environ.items() if name not in (*SECRETS, AUDIT_LOG)}
-    return kept | ({AUDIT_LOG: str(settings.audit_log.resolve())} if settings.audit_log else {})
+    return MEMORY | kept | ({AUDIT_LOG: str(settings.audit_log.resolve())} if settings.audit_log else {})
 
 
 def _python_library() -> str:
