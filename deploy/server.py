@@ -39,6 +39,8 @@ POLL = 0.2
 PR_SET_PDEATHSIG = 1
 KILLED = 10.0  # seconds that the kernel may need to clear away a killed process
 SECRETS = ("DERMA_ADMIN_KEY", "DERMA_TOKEN")  # of no use to Triton's processes
+# glibc would keep what is freed in eight arenas a core, each as large as the largest requests made it.
+MEMORY = {"MALLOC_ARENA_MAX": "2"}
 AUDIT_LOG = "DERMA_AUDIT_LOG"  # how the model that writes it learns of its place
 
 
@@ -228,6 +230,8 @@ def _arguments(settings: Settings, repository: Path, backends: Path) -> list[str
         f"--http-port={settings.http_port}",
         f"--grpc-address={settings.host}",
         f"--grpc-port={settings.grpc_port}",
+        # Each that is kept for reuse keeps the memory of the largest request it ever held.
+        "--grpc-infer-allocation-pool-size=1",
         f"--metrics-address={settings.local_host}",
         f"--metrics-port={settings.metrics_port}",
         f"--backend-config=python,shm-region-prefix-name={settings.shared_memory}",
@@ -255,12 +259,12 @@ def _variables(wheel: Path, settings: Settings) -> dict[str, str]:
 
 
 def _public(settings: Settings) -> dict[str, str]:
-    """This environment, without what Triton's processes need not know.
+    """This environment, without what Triton's processes need not know, and what is set for them.
 
     Where an audit log is kept: its place, and what its tickets are signed with, new at each start.
     """
     own = (*SECRETS, AUDIT_LOG, ticket.SECRET)
-    kept = {name: value for name, value in os.environ.items() if name not in own}
+    kept = MEMORY | {name: value for name, value in os.environ.items() if name not in own}
     if settings.audit_log is None:
         return kept
     return kept | {AUDIT_LOG: str(settings.audit_log.resolve()), ticket.SECRET: secrets.token_hex(32)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +14,15 @@ from scipy.stats import theilslopes
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from derma_semantics import DermaClient
+from derma_semantics.contract import MAX_BATCH
 from derma_semantics.synthetic import draw
-from tests.faults.traffic import asking
-from tests.faults.vitals import recorded
+from tests.faults.vitals import pending, vitals
 
-WINDOW = 5.0  # seconds; memory goes up and down with the requests of the moment
-BOUND = 60.0  # MiB an hour: 300 bytes a request, at 60 requests a second
-JUMP = 48.0  # MiB, of the short form, which is too short for a slope
+ROUND = 3.0  # seconds of questions between two readings
+BOUND = 500  # bytes an image: 100 MiB for 200,000 images
+JUMP = 48.0  # MiB
+LARGEST = 4  # requests of the largest size, for a start
+SHARED = "/dev/shm"
 
 
 @pytest.fixture(scope="module")
@@ -34,60 +38,96 @@ def photographs():
     return files
 
 
-def one_by_one(service, photographs, rng):
-    with DermaClient(service.url) as client:
-        while True:
-            yield client.classify(rng.choices(photographs, k=rng.randrange(1, 33)))
+def warm_up(photographs):
+    """The largest request there can be, which decides what Triton keeps; then every number of images.
+
+    The network's engine keeps memory for each number that it has met.
+    """
+    largest = [[max(photographs, key=len)] * MAX_BATCH] * LARGEST
+    return [*largest, *([photographs[0]] * number for number in range(1, MAX_BATCH + 1))]
 
 
-def in_batches(service, photographs, rng):
+def choices(photographs, seed):
+    """What warms up, then any number of any photographs."""
+    yield from warm_up(photographs)
+    rng = random.Random(seed)
+    while True:
+        yield rng.choices(photographs, k=rng.randint(1, MAX_BATCH))
+
+
+def one_by_one(service, chosen):
+    """Asks, and says each time how many images that were."""
+    with DermaClient(service.url, timeout=120) as client:
+        for images in chosen:
+            yield len(client.classify(images))
+
+
+def in_batches(service, chosen):
     with InferenceServerClient(service.url) as raw:
-        while True:
-            images = rng.choices(photographs, k=rng.randrange(1, 33))
+        for images in chosen:
             tensor = InferInput("IMAGE", [len(images), 1], "BYTES")
             tensor.set_data_from_numpy(np.array([[image] for image in images], dtype=np.object_))
-            yield raw.infer("derma_classifier", [tensor]).as_numpy("RISK")
+            yield len(raw.infer("derma_classifier", [tensor]).as_numpy("RISK"))
 
 
-def slopes(times, memory):
-    """MiB an hour by Theil and Sen, with its 95 % interval, over the medians of windows."""
-    numbers = (np.array(times) // WINDOW).astype(int)
-    values = np.array(memory)
-    kept = sorted(set(numbers.tolist()))
-    medians = [float(np.median(values[numbers == number])) for number in kept]
-    slope, _, low, high = theilslopes(medians, np.array(kept) * WINDOW / 3600)
-    return {"slope": round(float(slope), 1), "low": round(float(low), 1), "high": round(float(high), 1)}
+def a_round(ask):
+    """Images answered."""
+    end, images = time.monotonic() + ROUND, 0
+    while time.monotonic() < end:
+        images += next(ask)
+    return images
 
 
-def test_soak(service, photographs, amount, note):
-    """Batches of 1 to 32, pictures of all sizes; the first third of the time is warm-up."""
-    seconds = amount(30, 360)
-    asks = [
-        one_by_one(service, photographs, random.Random(0)),
-        in_batches(service, photographs, random.Random(1)),
-    ]
-    with recorded(service) as record, asking(*[ask.__next__ for ask in asks]) as journal:
+def resting(service, until):
+    """MiB by process while nothing is under way: what requests of the moment take does not count.
+
+    And what the models' processes share with Triton in /dev/shm, which grows to the largest requests
+    that ever met there, in steps, and never shrinks.
+    """
+    until(lambda: pending(service) == 0, 30, "the queues are empty")
+    readings = []
+    for _ in range(5):
+        time.sleep(0.1)
+        readings.append(vitals(service))
+    found = {name: min(one[name].private for one in readings) for name in readings[0]}
+    blocks = [(Path("/dev/shm") / name).stat().st_blocks for name in service.segments()]
+    return {**found, SHARED: sum(blocks) * 512 / 2**20}
+
+
+def slope(images, memory):
+    """Bytes an image by Theil and Sen, with the 95 % interval."""
+    value, _, low, high = theilslopes(np.array(memory) * 2**20, images)
+    return {"slope": round(float(value)), "low": round(float(low)), "high": round(float(high))}
+
+
+def test_soak(service, photographs, until, amount, note):
+    """Batches of 1 to 32, pictures of all sizes; what warms up goes before, and half of the time too."""
+    seconds = amount(30, 180)
+    asks = [one_by_one(service, choices(photographs, 0)), in_batches(service, choices(photographs, 1))]
+    with ThreadPoolExecutor(len(asks)) as threads:
+        warm = sum(threads.map(lambda ask: sum(next(ask) for _ in warm_up(photographs)), asks))
+        images, counts, readings = 0, [], []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            time.sleep(0.5)
-    assert journal.failures == []
-    start = next(number for number, moment in enumerate(record.times) if moment > seconds / 3)
-    times = record.times[start:]
-    kept = {name: values[start:] for name, values in record.memory.items()}
-    half = len(times) // 2
-    jumps = {
-        name: round(float(np.median(values[half:]) - np.median(values[:half])), 1)
-        for name, values in kept.items()
-    }
-    by_hour = {name: slopes(times, values) for name, values in kept.items()}
+            images += sum(threads.map(a_round, asks))
+            counts.append(images)
+            readings.append(resting(service, until))
+    for ask in asks:
+        ask.close()
+    half = len(counts) // 2
+    counts, readings = counts[half:], readings[half:]
+    kept = {name: [one[name] for one in readings] for name in readings[0]}
+    growth = {name: round(values[-1] - values[0], 1) for name, values in kept.items()}
+    by_image = {name: slope(counts, values) for name, values in kept.items() if name != SHARED}
     note(
         "memory",
         seconds=seconds,
-        requests=len(journal.requests),
-        MiB={name: round(max(values)) for name, values in kept.items()},
-        half_to_half_MiB=jumps,
-        MiB_an_hour=by_hour,
+        warm_up_images=warm + counts[0],
+        images=images - counts[0],
+        most_MiB={name: round(max(values)) for name, values in kept.items()},
+        growth_MiB=growth,
+        bytes_an_image=by_image,
     )
-    assert max(jumps.values()) < JUMP
-    if seconds > 300:
-        assert max(one["low"] for one in by_hour.values()) < BOUND
+    assert max(growth.values()) < JUMP
+    if amount(False, True):
+        assert all(one["low"] <= 0 or one["high"] < BOUND for one in by_image.values()), by_image

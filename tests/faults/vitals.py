@@ -23,8 +23,11 @@ SIDECAR = ("sidecar_keeper", "sidecar_worker")
 
 @dataclass(frozen=True)
 class Vitals:
+    """Memory in MiB; ``private`` is that of ``rss`` which neither a file nor another process has too."""
+
     pid: int
     rss: float
+    private: float
     descriptors: int
     threads: int
 
@@ -36,9 +39,9 @@ def vitals(service: Service) -> dict[str, Vitals]:
     for pid, name in [*((pid, _name(command)) for pid, command in service.processes()), *sidecars]:
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
-            found[name] = Vitals(
-                pid, process.memory_info().rss / 2**20, process.num_fds(), process.num_threads()
-            )
+            memory = process.memory_info()
+            rss, private = memory.rss / 2**20, (memory.rss - memory.shared) / 2**20
+            found[name] = Vitals(pid, rss, private, process.num_fds(), process.num_threads())
     return found
 
 
