@@ -14,6 +14,7 @@ import psutil
 import pytest
 import urllib3
 
+from derma_saliency.keeper import STEADY
 from derma_semantics import DermaClient
 from tests.faults.traffic import asking
 from tests.faults.vitals import SIDECAR, vitals
@@ -22,6 +23,7 @@ MODELS = ("derma_preprocess_0_0", "derma_preprocess_0_1", "derma_biomedclip_0_0"
 KEEPER, WORKER = SIDECAR
 # Seconds. A part that has to load everything anew may take as long as its first start, on a slow machine.
 LIMITS = {**dict.fromkeys((*MODELS, WORKER), 10.0), "tritonserver": 60.0, KEEPER: 60.0}
+PAUSE = 0.1  # seconds; one request or another is under way all the time, and what starts gets its turn
 PATIENCE = {"retry_for": 90.0, "timeout": 120.0}
 
 
@@ -31,7 +33,9 @@ def load(service, image):
     with (
         DermaClient(service.url, saliency_url=service.saliency, **PATIENCE) as client,
         asking(
-            *[lambda: client.classify(image)] * 3, lambda: client.explain(image, condition="MEL")
+            *[lambda: client.classify(image)] * 3,
+            lambda: client.explain(image, condition="MEL"),
+            pause=PAUSE,
         ) as journal,
     ):
         yield journal
@@ -113,6 +117,7 @@ def test_the_sidecar_comes_back(start_service, mini, until, burners, amount, not
     before, back = round(os.getloadavg()[0], 1), {}
     with DermaClient(service.url) as client, busy_cores(burners):
         for part in parts:
+            time.sleep(2 * STEADY)  # what dies sooner is started again after a pause
             back.setdefault(part, []).append(kill(service, client, part, until))
     note(
         f"killed sidecar, {burners} cores busy",

@@ -33,6 +33,7 @@ from tests.faults.traffic import asking
 
 BREAKS = (corrupt_graph, failing_warm_up, cut_graph)
 BACK_IN = 10.0  # seconds
+PAUSE = 0.1  # seconds; one request or another is under way all the time, and loading gets its turn
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +73,15 @@ def load(service, image):
         def ask():
             seen.append(client.classify(image).bundle.digest)
 
-        with asking(*[ask] * 3) as journal:
+        with asking(*[ask] * 3, pause=PAUSE) as journal:
             yield journal, seen
 
 
-def trial(version):
-    return Trial(version, Engine())
+@pytest.fixture(scope="module")
+def trial(repository):
+    """What is expected of every whole release: all are one graph."""
+    expected = Trial(served(repository) / "1", Engine())
+    return lambda version: expected
 
 
 def command(service, *arguments):
@@ -90,7 +94,9 @@ def digest_of(number):
     return f"{number:064x}"
 
 
-def test_rollouts_under_load_lose_nothing(service, rollout, make, mini, models, jpeg, until, amount, note):
+def test_rollouts_under_load_lose_nothing(
+    service, rollout, make, trial, mini, models, jpeg, until, amount, note
+):
     """The broken ones never serve, and what served before serves on."""
     count, first = amount(2, 20), Bundle.open(mini).digest
     kinds = list(BREAKS[: amount(2, 3)])
@@ -102,7 +108,7 @@ def test_rollouts_under_load_lose_nothing(service, rollout, make, mini, models, 
         for number in range(1, count + 1):
             for digest, kind in due.pop(number, {}).items():
                 with pytest.raises(RolloutFailed, match=r"was refused; version \d+ serves on"):
-                    rollout.start(make(digest, kind), trial)
+                    rollout.start(make(digest, kind), lambda version: Trial(version, Engine()))
                 assert rollout.client.classify(jpeg(0)).bundle.digest == serving
             begun, serving = time.monotonic(), digest_of(number)
             rollout.start(make(serving), trial)
@@ -161,7 +167,7 @@ def pictures(count):
     return [np.array(draw(seed, (64, 64)).image) for seed in range(count)]
 
 
-def test_a_canary_answers_its_share(service, rollout, make, jpeg, until, amount, note):
+def test_a_canary_answers_its_share(service, rollout, make, trial, jpeg, until, amount, note):
     """The same images each time; promoted it answers all, aborted none."""
     images, share = pictures(amount(150, 300)), 20
     stable = rollout.client.classify(jpeg(0)).bundle.digest
@@ -188,7 +194,7 @@ def test_a_canary_answers_its_share(service, rollout, make, jpeg, until, amount,
     assert {row["name"] for row in rollout.control.index()} & {CANARY.name, CANDIDATE.name} == set()
 
 
-def test_a_canary_survives_a_killed_triton(service, rollout, make, until, amount):
+def test_a_canary_survives_a_killed_triton(service, rollout, make, trial, until, amount):
     """It was not loaded by name when Triton started, and goes on."""
     if amount(True, False):
         pytest.skip("in the full form")

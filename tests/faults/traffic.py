@@ -89,13 +89,17 @@ class Journal:
 
 
 @contextmanager
-def asking(*asks: Callable[[], object]) -> Iterator[Journal]:
-    """Each of these again and again, in a thread of its own, while the block runs."""
+def asking(*asks: Callable[[], object], pause: float = 0.0) -> Iterator[Journal]:
+    """Each of these again and again, in a thread of its own, while the block runs.
+
+    Args:
+        pause: seconds between an answer and the next question; without one, the processor is theirs.
+    """
     journal = Journal()
 
     def work(ask: Callable[[], object]) -> None:
         failure: Exception | None = None
-        while not journal.stop.wait(BACK_OFF if failure else 0):
+        while not journal.stop.wait(BACK_OFF if failure else pause):
             sent, failure = time.monotonic(), None
             try:
                 ask()
