@@ -139,10 +139,10 @@ def prompts(folder: Path, data: tuple[str, ...], heads: bool, as_json: bool) -> 
 @SOURCES
 @click.option(
     "--part",
-    type=click.Choice(["test", "calibration", "validation", "all"]),
+    type=click.Choice(["test", "other", "calibration", "validation", "all"]),
     default="test",
     show_default=True,
-    help="Of the bundle's split; all is every image of the data.",
+    help="Of the bundle's split; other is of collections that it is not for, all is every image of the data.",
 )
 @click.option(
     "--out",

@@ -108,19 +108,25 @@ def make_bundle(
 
 
 def split(examples: Sequence[Example], config: Config) -> Parts:
-    """The four parts that the configuration asks for."""
+    """The parts that the configuration asks for."""
     settings = config.split
     shares = Shares(settings.test, settings.calibration, settings.validation)
-    return split_by_lesion(examples, seed=settings.seed, fold=settings.fold, shares=shares)
+    return split_by_lesion(
+        examples, seed=settings.seed, fold=settings.fold, shares=shares, target=settings.target
+    )
 
 
 def bundle_parts(bundle: Bundle, examples: Sequence[Example]) -> Parts:
-    """The parts that a bundle was made with; every image it did not hold out trained it."""
+    """The parts that a bundle was made with; every image it did not hold out trained it.
+
+    The part ``other`` may be missing from ``examples``, with the collections that it is of.
+    """
     held_out = json.loads((bundle.path / SPLIT).read_text())
+    other = set(held_out.pop("other", ()))
     parts = {name: pick(examples, names) for name, names in held_out.items()}
-    kept = {name for names in held_out.values() for name in names}
+    kept = other.union(*held_out.values())
     train = [example for example in examples if example.name not in kept]
-    return Parts(train, parts.get("validation", []), parts["calibration"], parts["test"])
+    return Parts(train, **parts, other=[example for example in examples if example.name in other])
 
 
 def train_weights(config: Config, parts: Parts, place: Place, *, workers: int, say: Say) -> Accelerator:
@@ -189,20 +195,23 @@ def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bu
     _tidy_adapter(folder / "adapter")
     (folder / CONFIGURATION).write_text(dump(config))
     write_prompts(folder)
-    held_out = ("validation", "calibration", "test")
-    write_json(folder / SPLIT, {name: _names(getattr(parts, name)) for name in held_out})
+    held_out = {name: examples for name, examples in parts if name != "train"}
+    write_json(folder / SPLIT, {name: _names(examples) for name, examples in held_out.items() if examples})
     unsealed = Bundle(folder, facts, digest="00" * 32)
     calibration = _calibration(unsealed, parts)
     write_calibration(folder, calibration)
     write_quality(folder, fit_quality(unsealed, parts))
-    counts = {name: len(getattr(parts, name)) for name in ("train", *held_out)}
+    counts = {name: len(examples) for name, examples in parts}
     report = {
-        "data": ", ".join(sorted({example.source for example in parts.test})),
+        "data": _sources(parts.test),
+        "training_data": _sources(parts.train),
         "split": {"by": "lesion", **config.split.model_dump(), "images": counts},
         "scorer": "derma-train evaluate",
         **evaluate(unsealed, parts.test),
         "text": report_prompts(unsealed, parts),
     }
+    if parts.other:
+        report["other"] = {"data": _sources(parts.other), **evaluate(unsealed, parts.other, part="other")}
     write_json(folder / "metrics.json", report)
     (folder / "MODEL_CARD.md").write_text(model_card(config, counts, report, calibration))
     return seal(folder, **facts)
@@ -260,6 +269,10 @@ def _decoded(examples: Sequence[Example], part: str) -> TrainingSet:
 
 def _names(examples: Sequence[Example]) -> list[str]:
     return sorted(example.name for example in examples)
+
+
+def _sources(examples: Iterable[Example]) -> str:
+    return ", ".join(sorted({example.source for example in examples}))
 
 
 def _rows(examples: Iterable[Example]) -> Iterable[str]:

@@ -49,12 +49,13 @@ class Shares:
 
 @dataclass(frozen=True)
 class Parts:
-    """What trains, what picks the epoch, what calibrates, and what measures."""
+    """What trains, picks the epoch, calibrates, measures, and measures on other collections."""
 
     train: list[Example] = field(default_factory=list)
     validation: list[Example] = field(default_factory=list)
     calibration: list[Example] = field(default_factory=list)
     test: list[Example] = field(default_factory=list)
+    other: list[Example] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[str, list[Example]]]:
         """The parts with their names."""
@@ -62,9 +63,12 @@ class Parts:
 
 
 def split_by_lesion(
-    examples: Iterable[Example], *, seed: int, shares: Shares | None = None, fold: int = 0
+    examples: Iterable[Example], *, seed: int, shares: Shares | None = None, fold: int = 0, target: str = ""
 ) -> Parts:
     """Stratified split: of each condition's lesions, shuffled, first test, then calibration, then validation.
+
+    With a ``target``, these parts hold lesions of that source alone, and are the same whatever else
+    is given: of other sources the test share is the part ``other``, and the rest trains.
 
     Args:
         examples: without duplicates, as ``deduplicate`` leaves them.
@@ -72,18 +76,25 @@ def split_by_lesion(
         shares: by default a fifth for test, a tenth each for calibration and validation.
         fold: which stretch of the shuffled lesions is for test. With a test share of a fifth,
             the folds 0 to 4 test every lesion exactly once (of conditions with five or more).
+        target: the source whose photographs the model is for; by default all of them.
 
     Raises:
-        ValueError: a lesion has two conditions, or an image two lesions that fall apart.
+        ValueError: a lesion has two conditions or two sources of which one is the target, no image
+            is of the target, or an image has two lesions that fall apart.
     """
     examples, shares = list(examples), shares or Shares()
     if not 0 <= fold * shares.test < 1:
         raise ValueError(f"fold {fold} with a test share of {shares.test} lies outside the data")
+    ours = [example for example in examples if target in ("", example.source)]
+    if not ours:
+        sources = ", ".join(sorted({example.source for example in examples}))
+        raise ValueError(f"no image is of the target {target!r}: the data has {sources or 'no images'}")
     rng = random.Random(seed)
-    part_of: dict[str, str] = {}
-    for _, lesions in sorted(_lesions_by_condition(examples).items()):
-        rng.shuffle(lesions)
-        part_of |= _assign(lesions, shares, fold)
+    part_of = _parts_of(ours, shares, fold, rng)
+    others = _parts_of((e for e in examples if target not in ("", e.source)), Shares(shares.test, 0, 0), fold, rng)
+    if shared := sorted(part_of.keys() & others.keys()):
+        raise ValueError(f"lesion {shared[0]} is of {target} and of another source; it cannot be split")
+    part_of |= {lesion: "other" if part == "test" else part for lesion, part in others.items()}
     parts = Parts()
     for example in examples:
         getattr(parts, part_of[example.lesion]).append(example)
@@ -124,6 +135,15 @@ def check_disjoint(parts: Parts) -> None:
 def _overlap(what: str, shared: Sequence[str], one: str, other: str) -> str:
     more = f", as do {len(shared) - 1:,} more" if len(shared) > 1 else ""
     return f"{what} {shared[0]} stands in {one} and in {other}{more}: nothing measured would hold"
+
+
+def _parts_of(examples: Iterable[Example], shares: Shares, fold: int, rng: random.Random) -> dict[str, str]:
+    """Part by lesion, condition by condition."""
+    part_of: dict[str, str] = {}
+    for _, lesions in sorted(_lesions_by_condition(examples).items()):
+        rng.shuffle(lesions)
+        part_of |= _assign(lesions, shares, fold)
+    return part_of
 
 
 def _lesions_by_condition(examples: Iterable[Example]) -> dict[int, list[str]]:

@@ -30,6 +30,8 @@ class Split(_Table):
     Attributes:
         seed: shuffles the lesions of each condition.
         fold: rotates the shuffled lesions, so that folds 0 to 4 test every lesion once.
+        target: the source that these parts are of, e.g. "ISIC 2018"; other sources only train, but
+            for their test share, which is the part ``other``. Empty: all sources alike.
     """
 
     seed: int = 0
@@ -37,6 +39,7 @@ class Split(_Table):
     test: float = Field(0.2, gt=0, lt=1)
     calibration: float = Field(0.1, gt=0, lt=1)
     validation: float = Field(0.1, ge=0, lt=1)
+    target: str = ""
 
 
 class Balance(_Table):
