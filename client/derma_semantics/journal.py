@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -94,6 +95,13 @@ class Journal:
                         f"{self.path} is damaged in line {number} ({exc}): remove that line, whose "
                         "image is then asked again, or give another --out"
                     ) from exc
+
+    def count(self) -> int:
+        """How many answers the file holds, also after an ``append`` that was interrupted."""
+        with suppress(OSError):  # what cannot be written is not there
+            self._file.flush()
+        with self.path.open("rb") as lines:
+            return sum(line.endswith(b"\n") for line in lines)
 
     def remove(self) -> None:
         """Delete the file, while no other process can take it for its own."""

@@ -70,7 +70,8 @@ def test_card_tells_what_was_measured_and_how(isic, bundle, pytestconfig):
     config = load(pytestconfig.rootpath / "training" / "configs" / "derma-mini.toml")
     examples = read(isic)
     words = {"definitions": 0.7, "paraphrases_together": 0.6, "paraphrase_sets": [0.5], "mean": 0.5}
-    report = {"data": "drawn pictures", "text": {"wording": words}, **evaluate(bundle, examples)}
+    source = {"data": "drawn pictures", "training_data": "drawn pictures"}
+    report = {**source, "text": {"wording": words}, **evaluate(bundle, examples)}
     probabilities, _ = answers(bundle, examples)
     calibration = calibrate(probabilities, labels(examples).numpy(), Scaling(), name="drawn")
     counts = {"train": 11, "validation": 22, "calibration": 33, "test": IMAGES}

@@ -196,6 +196,23 @@ def test_shares_are_a_setting(many):
         Shares(test=-0.1)
 
 
+def test_other_sources_train_and_a_share_of_them_is_measured_apart(many):
+    """The target's parts are the same with and without them; its lesions stay its own in any source."""
+    others = [example(f"other {c} {i}", c, source="other") for i in range(40) for c in (0, NV)]
+    again = dataclasses.replace(many[0], name="again", source="other")
+    alone = data.split_by_lesion(many, seed=3)
+    given = [*many, *others, again]
+    parts = data.split_by_lesion(given, seed=3, target=many[0].source)
+    for name in ("test", "calibration", "validation"):
+        assert lesions_of(getattr(parts, name)) == lesions_of(getattr(alone, name))
+    assert len(lesions_of(parts.other, 0)) == len(lesions_of(parts.other, NV)) == 8
+    assert {e.source for e in parts.other} == {"other"}
+    assert sorted(e.name for _, part in parts for e in part) == sorted(e.name for e in given)
+    data.check_disjoint(parts)
+    with pytest.raises(ValueError, match=r"no image is of the target 'ISIC 1': the data has .*other"):
+        data.split_by_lesion([*many, *others], seed=3, target="ISIC 1")
+
+
 def test_five_folds_test_every_lesion_once(many):
     folds = [data.split_by_lesion(many, seed=1, fold=fold) for fold in range(5)]
     tested = [lesion for parts in folds for lesion in lesions_of(parts.test)]

@@ -47,6 +47,16 @@ def test_answers_come_back_in_order(path):
     assert records[0] == {"image": "0.jpg", **answer().to_dict()}
 
 
+def test_an_answer_counts_once_its_line_is_written(path, monkeypatch):
+    """However soon after that Ctrl-C comes."""
+    with Journal(path, DIGEST) as journal:
+        journal.append("0.jpg", answer())
+        monkeypatch.setattr(journal, "names", None)  # where an interrupt would stop the next one
+        with pytest.raises(TypeError):
+            journal.append("1.jpg", answer())
+        assert journal.count() == 2
+
+
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(0, 3000))
 def test_cut_anywhere_every_whole_line_stays_and_the_rest_goes_on(tmp_path_factory, cut):

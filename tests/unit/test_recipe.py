@@ -105,7 +105,8 @@ def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     again = bundle_parts(bundle, read(photos))
     assert [e.name for e in again.train] == [e.name for e in parts.train]
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["split"]["images"] == {"train": 42, "validation": 7, "calibration": 7, "test": 14}
+    counts = {"train": 42, "validation": 7, "calibration": 7, "test": 14, "other": 0}
+    assert metrics["split"]["images"] == counts
     assert set(metrics["text"]) == {"wording", "head"}
     assert sorted(bundle.calibration.bias) == sorted(CODES)
     result = run("evaluate", out, "--data", photos, "--json")
@@ -117,6 +118,33 @@ def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == metrics["text"]
     assert f"{metrics['text']['wording']['mean']:.3f}" in summary(metrics["text"])
+
+
+def test_a_fifth_of_other_collections_is_measured_apart(photos, start, configuration, jpeg, tmp_path):
+    """And the bundle is used without them, where only what it is for is at hand."""
+    others = tmp_path / "others"
+    for number in range(10):
+        folder = others / ("MEL" if number % 2 else "NV")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"other{number}.jpg").write_bytes(jpeg(100 + number))
+    out = tmp_path / "own"
+    given = ["fit", configuration, "--data", photos, "--start", start, "--out", out, "--workers", 0]
+    result = run(*given, "--data", others, "--set", "split.target=ISIC 2018", "--set", "phases.0.patience=0")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((out / "metrics.json").read_text())
+    counts = {"train": 50, "validation": 7, "calibration": 7, "test": 14, "other": 2}
+    assert metrics["split"]["images"] == counts
+    assert metrics["data"] == "ISIC 2018"
+    assert metrics["other"]["images"] == 2
+    assert "and 2 images of 2 lesions did not" in (out / "MODEL_CARD.md").read_text()
+    bundle = Bundle.open(out)
+    assert bundle_parts(bundle, read(photos)).other == []
+    assert len(bundle_parts(bundle, read(photos)).train) == 42
+    result = run("evaluate", out, "--data", photos, "--data", others, "--part", "other", "--json")
+    assert json.loads(result.stdout)["conditions"] == metrics["other"]["conditions"]
+    result = run("evaluate", out, "--data", photos, "--part", "other")
+    assert result.exit_code == 1
+    assert "the data lacks 2 of 2 images" in result.output
 
 
 def test_other_settings_do_not_continue_a_run(photos, start, configuration, tmp_path):

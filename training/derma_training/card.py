@@ -24,6 +24,14 @@ STARTS = {
     "(Apache-2.0) for texts, which `text/package.json` names by PyPI package and digest",
     "biomedclip": "BiomedCLIP (Microsoft, MIT)",
 }
+OTHER = """
+**Another collection.** Of {data}, a part trained and {images} images of {lesions} lesions did not (`other` in
+`metrics.json`). The calibration is not for them, so nothing of the above is guaranteed here:
+
+```
+{summary}
+```
+"""
 METHODS = {"full": "every tensor of the image tower", "lora": "LoRA adapters"}
 
 CARD = """# Model card: {name}
@@ -34,7 +42,7 @@ CARD = """# Model card: {name}
 licence is {licence}: the weights are for non-commercial research.
 
 **Data.** {data} ({licence}; HAM10000: Tschandl et al., Scientific Data 5, 180161, 2018), split by lesion:
-{train} images for training, {validation} for validation, {calibrating} for calibration, {test} for the
+{train} images for training{of}, {validation} for validation, {calibrating} for calibration, {test} for the
 figures below (seed {seed}, fold {fold}). Nothing here comes from the official ISIC 2018 test set.
 
 **Measured** on the {test} held-out images, by `derma-train evaluate`, with the official scorer beside:
@@ -55,7 +63,7 @@ features (`derma-train prompts`):
 ```
 
 {calibration}
-
+{other}
 **Limits.** Mostly light skin from two centres (Vienna and Queensland); other skin tones, devices, clinical
 (non-dermoscopic) photographs and other conditions were not measured. It answers for any picture at all,
 also one that shows no lesion.
@@ -69,9 +77,10 @@ def model_card(
 
     Args:
         counts: images in the parts ``train``, ``validation``, ``calibration`` and ``test``.
-        report: of the test part; its ``data`` says where the images come from, its ``text`` how
-            other wordings and heads do.
+        report: of the test part; its ``data`` and ``training_data`` say where images come from, its
+            ``text`` how other wordings and heads do, its ``other`` how it is on other collections.
     """
+    sources, other = report["training_data"], report.get("other")
     return CARD.format(
         name=config.name,
         intended_use=INTENDED_USE,
@@ -79,6 +88,7 @@ def model_card(
         phases=", then ".join(f"{METHODS[p.method]} ({p.name}, {_epochs(p.epochs)})" for p in config.phases),
         licence=DATA_LICENCE,
         data=report["data"],
+        of=f" ({sources})" if sources != report["data"] else "",
         train=counts["train"],
         validation=counts["validation"],
         calibrating=counts["calibration"],
@@ -88,6 +98,7 @@ def model_card(
         summary=summary(report, subgroups=False),
         texts=text_summary(report["text"]),
         calibration=calibration_paragraph(calibration),
+        other=OTHER.format(**other, summary=summary(other, subgroups=False)) if other else "",
     )
 
 

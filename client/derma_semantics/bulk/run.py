@@ -85,19 +85,24 @@ def run_bulk(
         tally.resumed = tally.elsewhere = len(journal.names)
         stamps: dict[str, str | None] = {}
         todo = _missing(names, journal, stamps, tally, progress)
-        with closing(client.classify_many(todo, in_flight=in_flight)) as answers:
-            for name, answer in _patient(answers):
-                file = stamps.pop(name)
-                if reports is not None and isinstance(answer, Diagnosis):
-                    answer = reported(Path(name), answer, reports)
-                if isinstance(answer, Diagnosis):
-                    more = {"embedding": packed(answer.embedding)} if embeddings else {}
-                    journal.append(name, answer, file=file, **more)
-                    tally.answered += 1
-                else:
-                    failures.add(name, answer)
-                    tally.failed += 1
-                progress(1)
+        try:
+            with closing(client.classify_many(todo, in_flight=in_flight)) as answers:
+                for name, answer in _patient(answers):
+                    file = stamps.pop(name)
+                    if reports is not None and isinstance(answer, Diagnosis):
+                        answer = reported(Path(name), answer, reports)
+                    if isinstance(answer, Diagnosis):
+                        more = {"embedding": packed(answer.embedding)} if embeddings else {}
+                        journal.append(name, answer, file=file, **more)
+                        tally.answered += 1
+                    else:
+                        failures.add(name, answer)
+                        tally.failed += 1
+                    progress(1)
+        except BaseException:
+            # Ctrl-C may come between an answer's line and its count.
+            tally.answered = journal.count() - tally.resumed
+            raise
         journal.sync()
         write_table(out, journal.records(), embeddings=embeddings)
         journal.remove()

@@ -110,7 +110,7 @@ def audit(
         problems=problems,
         seed=seed,
         most_nevi=most_nevi,
-        parts={name: class_counts(part) for name, part in parts} if parts else {},
+        parts={name: class_counts(part) for name, part in parts if part} if parts else {},
         balanced=class_counts(downsample(parts.train, NEVI, most_nevi, seed=seed)) if parts else {},
     )
 

@@ -67,8 +67,8 @@ def split_by_lesion(
 ) -> Parts:
     """Stratified split: of each condition's lesions, shuffled, first test, then calibration, then validation.
 
-    With a ``target``, these parts hold lesions of that source alone, and are the same whatever else
-    is given: of other sources the test share is the part ``other``, and the rest trains.
+    With a ``target``, these parts hold lesions of that source alone, whatever else is given: of
+    other sources the test share is the part ``other``, and the rest trains.
 
     Args:
         examples: without duplicates, as ``deduplicate`` leaves them.
@@ -79,21 +79,19 @@ def split_by_lesion(
         target: the source whose photographs the model is for; by default all of them.
 
     Raises:
-        ValueError: a lesion has two conditions or two sources of which one is the target, no image
-            is of the target, or an image has two lesions that fall apart.
+        ValueError: a lesion has two conditions, no image is of the target, or an image has two
+            lesions that fall apart.
     """
     examples, shares = list(examples), shares or Shares()
     if not 0 <= fold * shares.test < 1:
         raise ValueError(f"fold {fold} with a test share of {shares.test} lies outside the data")
-    ours = [example for example in examples if target in ("", example.source)]
+    ours = {example.lesion for example in examples if target in ("", example.source)}
     if not ours:
         sources = ", ".join(sorted({example.source for example in examples}))
         raise ValueError(f"no image is of the target {target!r}: the data has {sources or 'no images'}")
     rng = random.Random(seed)
-    part_of = _parts_of(ours, shares, fold, rng)
-    others = _parts_of((e for e in examples if target not in ("", e.source)), Shares(shares.test, 0, 0), fold, rng)
-    if shared := sorted(part_of.keys() & others.keys()):
-        raise ValueError(f"lesion {shared[0]} is of {target} and of another source; it cannot be split")
+    part_of = _parts_of((e for e in examples if e.lesion in ours), shares, fold, rng)
+    others = _parts_of((e for e in examples if e.lesion not in ours), Shares(shares.test, 0, 0), fold, rng)
     part_of |= {lesion: "other" if part == "test" else part for lesion, part in others.items()}
     parts = Parts()
     for example in examples:
