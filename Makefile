@@ -104,8 +104,9 @@ EXPORT = $(BIN)/derma-export $(BUNDLE) --precision $(PRECISION) \
 	$(if $(filter-out fp32,$(PRECISION)),$(if $(ISIC2018_DIR),--data "$(ISIC2018_DIR)"))
 
 .PHONY: train
-train: setup ## Train derma-mini anew from ISIC2018_DIR and VIT_TINY into training/runs
-	$(BIN)/derma-train fit training/configs/derma-mini.toml --out training/runs/derma-mini
+train: setup ## Train derma-mini anew from ISIC2018_DIR, ISIC2017_DIR and VIT_TINY into training/runs
+	$(BIN)/derma-train fit training/configs/derma-mini.toml --out training/runs/derma-mini \
+		$(if $(ISIC2018_DIR),--data "$(ISIC2018_DIR)") $(if $(ISIC2017_DIR),--data "$(ISIC2017_DIR)")
 
 .PHONY: audit
 audit: setup ## Count, compare and check the images of ISIC2018_DIR

@@ -120,7 +120,9 @@ def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     assert f"{metrics['text']['wording']['mean']:.3f}" in summary(metrics["text"])
 
 
-def test_a_fifth_of_other_collections_is_measured_apart(photos, start, configuration, jpeg, tmp_path):
+def test_a_fifth_of_other_collections_is_measured_apart(
+    photos, start, configuration, jpeg, monkeypatch, tmp_path
+):
     """And the bundle is used without them, where only what it is for is at hand."""
     others = tmp_path / "others"
     for number in range(10):
@@ -145,6 +147,23 @@ def test_a_fifth_of_other_collections_is_measured_apart(photos, start, configura
     result = run("evaluate", out, "--data", photos, "--part", "other")
     assert result.exit_code == 1
     assert "the data lacks 2 of 2 images" in result.output
+    given = ["--data", photos, "--data", others, "--others", others / "NV", "--out", tmp_path / "alarms"]
+    assert run("judge-quality", out, *given).exit_code == 0
+    kinds = json.loads((tmp_path / "alarms" / "quality.json").read_text())["kinds"]
+    numbers = {kind["kind"]: kind["noticed"]["n"] for kind in kinds}
+    assert numbers["lesions, test part"] == 14
+    assert numbers["lesions of other collections"] == 2
+    assert numbers["NV"] == 2  # every second one
+    assert {kind["kind"]: kind for kind in kinds}["uniform noise"]["noticed"]["value"] == 1
+    choose = ["quality", out, "--data", photos, "--photographs", others / "NV"]
+    assert "3 photographs choose no limits: at least 200" in run(*choose).output
+    monkeypatch.setattr("derma_training.quality.fit.LEAST_PHOTOGRAPHS", 3)
+    chosen = run(*choose)
+    assert chosen.exit_code == 0, chosen.output
+    assert "of the 3 images that chose these limits" in chosen.output
+    assert f"of 2 others of {others / 'NV'}" in chosen.output
+    assert Bundle.open(out).quality.report["limits_from"] == "photographs of the user's own"
+    assert "| lesions of other collections | 2 |" in (tmp_path / "alarms" / "quality.md").read_text()
 
 
 def test_other_settings_do_not_continue_a_run(photos, start, configuration, tmp_path):

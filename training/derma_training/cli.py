@@ -195,24 +195,35 @@ def calibrate(folder: Path, data: tuple[str, ...], everything: bool, **shares: f
 @main.command()
 @click.argument("folder", metavar="BUNDLE", type=FOLDER)
 @SOURCES
-def quality(folder: Path, data: tuple[str, ...]) -> None:
+@click.option(
+    "--photographs",
+    type=FOLDER,
+    help="A folder of your own, e.g. of another camera: every second picture of it chooses the limits.",
+)
+def quality(folder: Path, data: tuple[str, ...], photographs: Path | None) -> None:
     """Choose the limits of the input check, and seal the bundle with them.
 
-    From the images that trained the bundle, and those it held out for validation and calibration.
+    From the images that trained the bundle, and those it held out for validation and calibration; or
+    from your own --photographs, sound ones without labels, of which the other half is then measured.
     """
     from derma_training.bundle import Bundle
     from derma_training.quality.fit import with_quality
+    from derma_training.quality.photographs import halves
+    from derma_training.quality.report import alarms
     from derma_training.recipe import bundle_parts
 
     with _reported():
         old = Bundle.open(folder)
-        bundle = with_quality(old, bundle_parts(old, _read(data)))
+        own, others = halves(photographs) if photographs else (None, None)
+        bundle = with_quality(old, bundle_parts(old, _read(data)), own)
         found = bundle.quality
         assert found is not None
         for name, limit in found.limits.items():
             click.echo(f"{name:12} {limit:.4g}")
         share, images = found.report["noticed"], found.report["held_out_images"]
-        click.echo(f"noticed on {share:.1%} of {images} held-out images")
+        click.echo(f"noticed on {share:.1%} of the {images} images that chose these limits")
+        if others is not None:
+            click.echo(f"noticed on {alarms(bundle, others):.1%} of {len(others)} others of {photographs}")
         click.echo(
             f"bundle {bundle.name} is now {bundle.digest[:12]}, was {old.digest[:12]}: export it again"
         )
@@ -233,16 +244,18 @@ def judge_quality(
 ) -> None:
     """Measure the input check: alarms on the test part, and what it notices of other pictures.
 
+    Alarms on lesions of other collections are measured where --data has the bundle's part "other".
     Of each folder of --others every second picture counts, from the second on by name; the rest may
     have served to choose what is measured.
     """
     from derma_training.bundle import Bundle
-    from derma_training.evaluate import part_of
     from derma_training.quality.report import report, table
+    from derma_training.recipe import bundle_parts
 
     with _reported():
         bundle = Bundle.open(folder)
-        found = report(bundle, part_of(bundle, _read(data), "test"), others)
+        parts = bundle_parts(bundle, _read(data))
+        found = report(bundle, parts.test, others, elsewhere=parts.other)
         if out:
             out.mkdir(parents=True, exist_ok=True)
             (out / "quality.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -36,33 +36,42 @@ SHARES = {
 # A limit is never tighter than this: sound photographs of other cameras have some glare.
 AT_LEAST = {"glare": 0.02}
 MOST_TRAINING_IMAGES = 2000
+# Fewer say too little of the rarest few in a hundred.
+LEAST_PHOTOGRAPHS = 200
 BATCH = 64
 _STEPS = 400
 
 
-def with_quality(bundle: Bundle, parts: Parts) -> Bundle:
+def with_quality(bundle: Bundle, parts: Parts, own: Tensor | None = None) -> Bundle:
     """Give a sealed bundle limits of its own, or new ones; returns it under its new digest."""
-    quality = fit_quality(bundle, parts)
+    quality = fit_quality(bundle, parts, own)
     return reseal(bundle, lambda draft: write_quality(draft, quality))
 
 
-def fit_quality(bundle: Bundle, parts: Parts) -> Quality:
+def fit_quality(bundle: Bundle, parts: Parts, own: Tensor | None = None) -> Quality:
     """The clouds of the training part, and limits from the validation and calibration parts.
 
+    Args:
+        own: photographs that choose the limits instead, uint8 (N, 224, 224, 3): a clinic's, say.
+
     Raises:
-        ValueError: a part is empty.
+        ValueError: a part is empty, or there are too few photographs.
     """
     held_out = [*parts.validation, *parts.calibration]
     if not parts.train or not held_out:
         raise ValueError("the input check needs images of the bundle's training part and of a held-out one")
+    if own is not None and len(own) < LEAST_PHOTOGRAPHS:
+        raise ValueError(f"{len(own)} photographs choose no limits: at least {LEAST_PHOTOGRAPHS} are needed")
+    choosing = load_pixels(held_out, label="held-out images") if own is None else own
     some = parts.train[:: -(-len(parts.train) // MOST_TRAINING_IMAGES)]
     looks, embeddings = _vectors(bundle, some)
     clouds = {"embedding": Cloud.around(embeddings), "appearance": Cloud.around(looks)}
-    values = measure(bundle, load_pixels(held_out, label="held-out images"), clouds)
+    values = measure(bundle, choosing, clouds)
     limits = choose_limits(values)
     report: dict[str, Any] = {
         "training_images": len(some),
-        "held_out_images": len(held_out),
+        "limits_from": "held-out parts" if own is None else "photographs of the user's own",
+        "held_out_images": len(choosing),
         "alarms": ALARMS,
         "noticed": float(noticed(values, limits).any(dim=1).float().mean()),
     }

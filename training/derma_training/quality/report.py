@@ -12,19 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from derma_semantics.contract import IMAGE_SUFFIXES
-from derma_semantics.errors import InvalidImage
 from derma_semantics.evaluation.metrics import rate
-from derma_semantics.preprocess import preprocess
 from derma_semantics.quality import REASONS
 from derma_training.bundle import Bundle
 from derma_training.classifier import Classifier
 from derma_training.data import Example, load_pixels
+from derma_training.quality.photographs import halves
 from derma_training.quality.pictures import DAMAGES, KINDS, noise
 
 CODES = tuple(reason.code for reason in REASONS)
@@ -35,12 +32,19 @@ BATCH = 64
 LESIONS = "lesions"
 
 
-def report(bundle: Bundle, examples: Sequence[Example], others: Sequence[Path] = ()) -> dict[str, Any]:
+def report(
+    bundle: Bundle,
+    examples: Sequence[Example],
+    others: Sequence[Path] = (),
+    *,
+    elsewhere: Sequence[Example] = (),
+) -> dict[str, Any]:
     """The shares of pictures that are noticed, by kind and reason, with exact 95 % intervals.
 
     Args:
         examples: photographs of lesions that neither trained the bundle nor chose its limits.
         others: folders of pictures of something else; every second one counts.
+        elsewhere: photographs of lesions like ``examples``, of other collections.
 
     Raises:
         ValueError: the bundle has no limits, or a folder holds no two images.
@@ -49,11 +53,20 @@ def report(bundle: Bundle, examples: Sequence[Example], others: Sequence[Path] =
         raise ValueError(f"{bundle.path} has no input check: give it one with `derma-train quality`")
     lesions = load_pixels(examples, label="test images")
     classifier = Classifier.from_bundle(bundle)
+    pictures = [(LESIONS, "lesions, test part", lesions)]
+    if elsewhere:
+        pixels = load_pixels(elsewhere, label="images of other collections")
+        pictures.append((LESIONS, "lesions of other collections", pixels))
     kinds = [
         {"group": group, "kind": kind, **_measured(_noticed(classifier, pixels))}
-        for group, kind, pixels in _pictures(lesions, others)
+        for group, kind, pixels in (*pictures, *_pictures(lesions, others))
     ]
     return {"bundle": bundle.name, "bundle_digest": bundle.digest, "kinds": kinds}
+
+
+def alarms(bundle: Bundle, pixels: Tensor) -> float:
+    """The share of these pictures, uint8 (N, 224, 224, 3), that are noticed for any reason."""
+    return float(_noticed(Classifier.from_bundle(bundle), pixels).any(dim=1).float().mean())
 
 
 def table(found: dict[str, Any]) -> str:
@@ -70,10 +83,9 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _pictures(lesions: Tensor, others: Sequence[Path]) -> Iterator[tuple[str, str, Tensor]]:
-    """Group, kind and pixels."""
-    yield LESIONS, "lesions, test part", lesions
+    """Group, kind and pixels of what should be noticed."""
     for folder in others:
-        yield "others", folder.name, _second_half(folder)
+        yield "others", folder.name, halves(folder)[1]
     drawn = {kind: noise(kind, DRAWN, SEED) for kind in KINDS}
     yield "drawn", "all drawn below", torch.cat(list(drawn.values()))
     for kind, pixels in drawn.items():
@@ -81,20 +93,6 @@ def _pictures(lesions: Tensor, others: Sequence[Path]) -> Iterator[tuple[str, st
     some = lesions[:: -(-len(lesions) // DAMAGED)]
     for kind, damage in DAMAGES.items():
         yield "damaged", f"lesions, {kind}", damage(some)
-
-
-def _second_half(folder: Path) -> Tensor:
-    """Every second image of a folder."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)[1::2]
-    if not paths:
-        raise ValueError(f"{folder} holds no two images ({', '.join(IMAGE_SUFFIXES)})")
-    found = []
-    for path in paths:
-        try:
-            found.append(preprocess(path.read_bytes()))
-        except InvalidImage as exc:
-            raise ValueError(f"{path}: {exc}") from exc
-    return torch.from_numpy(np.stack(found))
 
 
 @torch.inference_mode()
