@@ -84,7 +84,7 @@ def test_service_beside_a_variant_the_baseline_and_the_bare_engine(repository, m
     config = repository / "derma_biomedclip" / "config.pbtxt"
     before = config.read_bytes()
     where = ("--repository", repository, "--bundle", mini, "--out", out)
-    done = bench("service", "--smoke", "--against", "baseline", "--variant", *VARIANT, *where)
+    done = bench("service", "--smoke", "--against", "baseline", "--variant", *VARIANT, "--audited", *where)
     assert done.returncode == 0, done.stderr
     run = json.loads(out.read_text())
     assert run["smoke"] is True
@@ -94,7 +94,7 @@ def test_service_beside_a_variant_the_baseline_and_the_bare_engine(repository, m
     assert config.read_bytes() == before
     assert [level["concurrency"] for level in run["figures"]["levels"]] == [1, 2]
     for level in run["figures"]["levels"]:
-        assert list(level["contenders"]) == ["derma", VARIANT[0], "baseline", "engine loop"]
+        assert list(level["contenders"]) == ["derma", VARIANT[0], "with audit log", "baseline", "engine loop"]
         assert all(one["throughput"]["median"] > 0 for one in level["contenders"].values())
         assert all(one["failures"] == 0 for one in level["contenders"].values())
         assert level["ratios"]["baseline"]["median"] > 0

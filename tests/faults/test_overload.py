@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+import pytest
+
 from derma_semantics import AsyncDermaClient
 from derma_semantics.errors import Overloaded
 from tests.faults.traffic import arriving, kept_busy, percentile, throughput
@@ -16,20 +18,37 @@ WORKERS = 16  # enough for full batches, and within the queues
 
 
 async def test_three_times_capacity(service, jpeg, amount, note):
+    await overloaded(service, jpeg(0), amount, lambda **measured: note("overload", **measured))
+
+
+async def test_with_an_audit_log(start_service, jpeg, amount, note, tmp_path):
+    """Which has a line for each answer and for none that was refused."""
+    if amount(True, False):
+        pytest.skip("in the full form")
+    log = tmp_path / "audit.jsonl"
+    service = start_service(f"--audit-log={log}")
+    answered = await overloaded(
+        service, jpeg(0), amount, lambda **measured: note("overload with an audit log", **measured)
+    )
+    assert len(log.read_text().splitlines()) == answered
+
+
+async def overloaded(service, image, amount, note):
+    """A burst at three times capacity, and a while after it; the number of answers in all."""
     async with AsyncDermaClient(service.url, retry_for=0, timeout=60) as client:
-        await kept_busy(client, jpeg(0), WORKERS, 2)
-        capacity = throughput(await kept_busy(client, jpeg(0), WORKERS, amount(4, 15)))
-        burst = await arriving(client, jpeg(0), 3 * capacity, amount(8, 40))
+        before = await kept_busy(client, image, WORKERS, 2)
+        busy = await kept_busy(client, image, WORKERS, amount(4, 15))
+        capacity = throughput(busy)
+        burst = await arriving(client, image, 3 * capacity, amount(8, 40))
         sent = max(one.sent for one in burst)
         drained = max(one.ended for one in burst) - sent
         while time.monotonic() - sent < RETURN:
-            await kept_busy(client, jpeg(0), 1, 0.1)
-        after = await kept_busy(client, jpeg(0), WORKERS, amount(4, 15))
+            before += await kept_busy(client, image, 1, 0.1)
+        after = await kept_busy(client, image, WORKERS, amount(4, 15))
     accepted = [one.seconds for one in burst if one.failure is None]
     refused = [one for one in burst if one.failure is not None]
     took = [one.seconds for one in refused]
     note(
-        "overload",
         capacity_per_s=capacity,
         sent=len(burst),
         accepted=len(accepted),
@@ -45,3 +64,4 @@ async def test_three_times_capacity(service, jpeg, amount, note):
     assert percentile(took, amount(50, 95)) < REFUSAL
     assert all(one.failure is None for one in after)
     assert throughput(after) > amount(0.4, 0.7) * capacity
+    return sum(one.failure is None for one in (*before, *busy, *burst, *after))

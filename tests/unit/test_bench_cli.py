@@ -61,9 +61,10 @@ SMALLER = "max_batch_size: 4"
         (["--variant", "a", 'name: "resnet"'], "variant 'a' changes the model 'resnet': choose from"),
         (["--variant", "a", SMALLER, "--variant", "a", SMALLER], "variant 'a' needs a name of its own"),
         (["--variant", "derma", SMALLER], "variant 'derma' needs a name of its own"),
-        (["--variant", "baseline", SMALLER], "taken are baseline, derma, engine loop, peer"),
+        (["--variant", "baseline", SMALLER], "taken are baseline, derma, engine loop, peer, with audit log"),
         (["--variant", " ", SMALLER], "variant ' ' needs a name"),
         (["--variant", "a", SMALLER, "--url", "127.0.0.1:1"], "cannot change the one at --url 127.0.0.1:1"),
+        (["--audited", "--url", "127.0.0.1:1"], "cannot change the one at --url 127.0.0.1:1"),
     ],
 )
 def test_wrong_variants_are_refused_before_anything_starts(arguments, words, tmp_path, jpeg, monkeypatch):

@@ -37,13 +37,16 @@ def ours(url: str | None, repository: Path, state: Path) -> AbstractContextManag
 
 
 @contextmanager
-def triton(repository: Path, state: Path, name: str = OURS, ports: Sequence[int] = ()) -> Iterator[Running]:
+def triton(
+    repository: Path, state: Path, name: str = OURS, ports: Sequence[int] = (), *, audit: bool = False
+) -> Iterator[Running]:
     """Our service, as ``make serve`` starts it.
 
     Args:
         state: folder for its logs.
         name: of this configuration, where there are several.
         ports: HTTP, gRPC, metrics; free ones by default.
+        audit: whether it keeps an audit log, in ``state``.
 
     Raises:
         ServiceFailed: it did not get ready.
@@ -53,7 +56,9 @@ def triton(repository: Path, state: Path, name: str = OURS, ports: Sequence[int]
     options = {"http-port": web, "grpc-port": rpc, "metrics-port": metrics}
     folders = [f"--repository={repository.resolve()}", f"--state={state.resolve()}"]
     numbers = [f"--{option}={port}" for option, port in options.items()]
-    command = [sys.executable, str(ROOT / "deploy" / "launcher.py"), "serve", *folders, *numbers]
+    audited = [f"--audit-log={state.resolve() / 'audit.jsonl'}"] if audit else []
+    launcher = str(ROOT / "deploy" / "launcher.py")
+    command = [sys.executable, launcher, "serve", *folders, *numbers, *audited]
     log = state / "launcher.log"
     # The service takes it from here, and so does what reads its statistics.
     os.environ.setdefault("DERMA_ADMIN_KEY", secrets.token_urlsafe(32))

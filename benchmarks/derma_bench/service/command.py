@@ -39,6 +39,7 @@ from derma_bench.payloads import described, payloads
     metavar="NAME SNIPPET",
     help="Compare with our service under a changed configuration; may be repeated.",
 )
+@click.option("--audited", is_flag=True, help="Compare with our service when it keeps an audit log.")
 @click.option("--loop/--no-loop", default=True, show_default=True, help="Measure the bare engine as well.")
 @options.out("service")
 @options.service
@@ -50,6 +51,7 @@ def service(
     against: tuple[str, ...],
     bundle: Path | None,
     variants: tuple[tuple[str, str], ...],
+    audited: bool,
     loop: bool,
     out: Path,
     **common: Any,
@@ -81,6 +83,7 @@ def service(
             against=tuple(dict.fromkeys(against)),
             bundle=bundle,
             variants=tuple(Variant(*pair) for pair in variants),
+            audited=audited,
             loop=loop and (url is None or common["repository"] is not None),
             **options.chosen(common),
         )

@@ -28,6 +28,7 @@ from derma_bench.service.contenders import LOOP, LoopContender, ServiceContender
 from derma_training.bundle import Bundle
 
 Rival = Callable[[Path, Path], AbstractContextManager[Running]]
+AUDITED = "with audit log"
 RIVALS: Mapping[str, Rival] = {"baseline": baseline, "peer": peer}
 
 
@@ -39,6 +40,7 @@ class Request:
         against: names of ``RIVALS``.
         bundle: what they serve.
         variants: of our service, each in a server of its own.
+        audited: whether another one of ours keeps an audit log.
         url: of a running service of ours; one is started where it is None.
         loop: measure the bare engine as well.
         processes: that send.
@@ -48,6 +50,7 @@ class Request:
     against: tuple[str, ...] = ()
     bundle: Path | None = None
     variants: tuple[Variant, ...] = ()
+    audited: bool = False
     repository: Path = REPOSITORY
     url: str | None = None
     loop: bool = True
@@ -73,6 +76,8 @@ def measure(
     _check(request)
     # Nothing starts before every snippet has parsed.
     starting = [ours(request.url, request.repository, state / OURS), *_variants(request, state)]
+    if request.audited:
+        starting.append(triton(request.repository, state / "audited", AUDITED, audit=True))
     starting += [RIVALS[name](request.bundle or Path(), state / name) for name in request.against]
     with ExitStack() as stack:
         running = [stack.enter_context(one) for one in starting]
@@ -88,11 +93,12 @@ def measure(
 def _check(request: Request) -> None:
     if request.against and request.bundle is None:
         raise ValueError("--against needs --bundle: what the others serve")
-    if request.variants and request.url:
+    if (request.variants or request.audited) and request.url:
         raise ValueError(
-            f"--variant starts servers of its own: it cannot change the one at --url {request.url}"
+            "--variant and --audited start servers of their own: they cannot change the one at --url "
+            f"{request.url}"
         )
-    taken = {OURS, LOOP, *RIVALS}
+    taken = {OURS, LOOP, AUDITED, *RIVALS}
     for variant in request.variants:
         if not variant.name.strip() or variant.name in taken:
             raise ValueError(f"{variant} needs a name of its own; taken are {', '.join(sorted(taken))}")
