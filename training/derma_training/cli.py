@@ -203,8 +203,9 @@ def calibrate(folder: Path, data: tuple[str, ...], everything: bool, **shares: f
 def quality(folder: Path, data: tuple[str, ...], photographs: Path | None) -> None:
     """Choose the limits of the input check, and seal the bundle with them.
 
-    From the images that trained the bundle, and those it held out for validation and calibration; or
-    from your own --photographs, sound ones without labels, of which the other half is then measured.
+    From the images that trained the bundle, and those it held out for validation and calibration, with
+    half of the part "other" where --data has it; or from your own --photographs, sound ones without
+    labels, of which the other half is then measured.
     """
     from derma_training.bundle import Bundle
     from derma_training.quality.fit import with_quality
@@ -244,18 +245,20 @@ def judge_quality(
 ) -> None:
     """Measure the input check: alarms on the test part, and what it notices of other pictures.
 
-    Alarms on lesions of other collections are measured where --data has the bundle's part "other".
+    Alarms on lesions of other collections are measured where --data has the bundle's part "other",
+    on that half of it that chose no limit.
     Of each folder of --others every second picture counts, from the second on by name; the rest may
     have served to choose what is measured.
     """
     from derma_training.bundle import Bundle
+    from derma_training.quality.fit import halved
     from derma_training.quality.report import report, table
     from derma_training.recipe import bundle_parts
 
     with _reported():
         bundle = Bundle.open(folder)
         parts = bundle_parts(bundle, _read(data))
-        found = report(bundle, parts.test, others, elsewhere=parts.other)
+        found = report(bundle, parts.test, others, elsewhere=halved(parts.other)[1])
         if out:
             out.mkdir(parents=True, exist_ok=True)
             (out / "quality.json").write_text(json.dumps(found, indent=2) + "\n")

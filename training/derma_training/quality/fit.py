@@ -51,6 +51,9 @@ def with_quality(bundle: Bundle, parts: Parts, own: Tensor | None = None) -> Bun
 def fit_quality(bundle: Bundle, parts: Parts, own: Tensor | None = None) -> Quality:
     """The clouds of the training part, and limits from the validation and calibration parts.
 
+    Where there is a part ``other``, half of it must not be noticed any more often (``halved``): each limit
+    is the looser of the two.
+
     Args:
         own: photographs that choose the limits instead, uint8 (N, 224, 224, 3): a clinic's, say.
 
@@ -62,20 +65,28 @@ def fit_quality(bundle: Bundle, parts: Parts, own: Tensor | None = None) -> Qual
         raise ValueError("the input check needs images of the bundle's training part and of a held-out one")
     if own is not None and len(own) < LEAST_PHOTOGRAPHS:
         raise ValueError(f"{len(own)} photographs choose no limits: at least {LEAST_PHOTOGRAPHS} are needed")
-    choosing = load_pixels(held_out, label="held-out images") if own is None else own
     some = parts.train[:: -(-len(parts.train) // MOST_TRAINING_IMAGES)]
     looks, embeddings = _vectors(bundle, some)
     clouds = {"embedding": Cloud.around(embeddings), "appearance": Cloud.around(looks)}
-    values = measure(bundle, choosing, clouds)
-    limits = choose_limits(values)
+    choosing = [load_pixels(held_out, label="held-out images")] if own is None else [own]
+    if own is None and parts.other:
+        choosing.append(load_pixels(halved(parts.other)[0], label="images of other collections"))
+    values = [measure(bundle, pixels, clouds) for pixels in choosing]
+    each = [choose_limits(one) for one in values]
+    limits = {name: max(one[name] for one in each) for name in MEASURES}
     report: dict[str, Any] = {
         "training_images": len(some),
         "limits_from": "held-out parts" if own is None else "photographs of the user's own",
-        "held_out_images": len(choosing),
+        "held_out_images": sum(map(len, choosing)),
         "alarms": ALARMS,
-        "noticed": float(noticed(values, limits).any(dim=1).float().mean()),
+        "noticed": float(noticed(torch.cat(values), limits).any(dim=1).float().mean()),
     }
     return Quality(limits, clouds, report)
+
+
+def halved(other: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """The half of a part ``other`` that chooses limits, and the one that measures them."""
+    return list(other[::2]), list(other[1::2])
 
 
 def choose_limits(values: Tensor, alarms: float = ALARMS) -> dict[str, float]:
