@@ -484,7 +484,7 @@ def test_no_inner_model_answers_without_the_audit_log(inner, audit_log, jpeg):
         with pytest.raises(InferenceServerException, match=reason) as caught:
             inner("derma_biomedclip", **given)
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
-    for model in ("derma_audit", "derma_canary", "derma_biomedclip_candidate"):
+    for model in ("derma_canary", "derma_biomedclip_candidate"):
         with pytest.raises(InferenceServerException, match="unknown model"):
             inner(model, PIXELS=pixels)
     assert len(audit_log.read_text().splitlines()) == begin
