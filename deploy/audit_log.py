@@ -73,13 +73,10 @@ class AuditLog:
             OSError: not all of it could be written, as on a full disk.
         """
         lines = "".join(json.dumps(one, separators=(",", ":")) + "\n" for one in entries).encode()
-        with self._lock, self._locked() as size:
-            if size and size + len(lines) > self.max_bytes:
-                self._rotate()
-        with self._lock, self._locked() as size:
-            # What a killed process or a full disk cut short stays on a line of its own.
-            torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
-            _write(self._file, b"\n" + lines if torn else lines)
+        with self._lock:
+            while not self._appended(lines):
+                renamed, self._file = self._file, self._open()
+                os.close(renamed)
 
     def close(self) -> None:
         os.close(self._file)
@@ -87,19 +84,19 @@ class AuditLog:
     def _open(self) -> int:
         return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """Hold the file that has the path now, against other processes; yields its size."""
-        while True:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            if self._is_current():
-                break
-            renamed, self._file = self._file, self._open()  # by somebody else, or just now
-            os.close(renamed)  # which frees its lock
-        try:
-            yield os.fstat(self._file).st_size
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+    def _appended(self, lines: bytes) -> bool:
+        """Write them, unless the file has been renamed: by somebody else, or just now for want of room."""
+        with _locked(self._file):
+            if not self._is_current():
+                return False
+            size = os.fstat(self._file).st_size
+            if size and size + len(lines) > self.max_bytes:
+                self._rotate()
+                return False
+            # What a killed process or a full disk cut short stays on a line of its own.
+            torn = size > 0 and os.pread(self._file, 1, size - 1) != b"\n"
+            _write(self._file, b"\n" + lines if torn else lines)
+            return True
 
     def _is_current(self) -> bool:
         try:
@@ -114,6 +111,16 @@ class AuditLog:
         while (older := Path(f"{self.path}.{when:{STAMP}}")).exists():
             when += timedelta(microseconds=1)
         self.path.rename(older)
+
+
+@contextmanager
+def _locked(file: int) -> Iterator[None]:
+    """Against other processes; whatever fails meanwhile, they do not wait for ever."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _write(file: int, content: bytes) -> None:

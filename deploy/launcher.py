@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -263,9 +264,20 @@ def _left(end: float) -> float:
 
 
 def _stop_on_signals(service: Service) -> None:
-    """A second signal changes nothing: the end is under way, and bounded by the grace."""
+    """A second signal changes nothing: the end is under way, and bounded by the grace.
+
+    A signal may interrupt the main thread while that holds the event's lock, and would wait for it for
+    ever: another thread sets the event.
+    """
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()  # whose put may be interrupted by another
+
+    def stop() -> None:
+        told.get()
+        service.stopping.set()
+
+    threading.Thread(target=stop, name="signals", daemon=True).start()
     for number in SIGNALS:
-        signal.signal(number, lambda *_: service.stopping.set())
+        signal.signal(number, lambda *_: told.put(None))
 
 
 def _interrupt_once(*_: Any) -> None:

@@ -41,7 +41,8 @@ class Supervisor:
         parts: models that run in stubs; the container's ONNX Runtime backend needs none.
         shared_memory: how the names of the server's segments in /dev/shm begin.
         stopping: once it is set, nothing is unloaded, killed or loaded any more.
-        check_weights: is told a model before that is loaded, and may refuse.
+        check_weights: is told the first of what is loaded together, before that, and may refuse. It
+            looks through whole graphs, while the service is down.
         find_stubs: lists the living stubs of a server process: process id → model.
         kill: ends a process.
     """
@@ -140,16 +141,17 @@ class Supervisor:
             self.kill(pid)
         # The candidate last: where it cannot be loaded, nothing else must wait for it.
         needed = [model for model in models if model != CANDIDATE.name]
-        for model in (*needed, *public):
-            self._load(model)
+        self._load(*needed, *public)
         self.broken &= {CANDIDATE.name}
-        for model in set(models) - set(needed):
-            self._load(model)
+        self._load(*(model for model in models if model == CANDIDATE.name))
 
-    def _load(self, model: str) -> None:
-        self.check_weights(model)
-        self._go_on()
-        self.control.load(model)
+    def _load(self, *models: str) -> None:
+        """The candidate by itself, whose weights are its own; the others together, with the network's."""
+        if models:
+            self.check_weights(models[0])
+        for model in models:
+            self._go_on()
+            self.control.load(model)
 
     def _go_on(self) -> None:
         """A drain has unloaded the public model, and what is under way passes through the others."""

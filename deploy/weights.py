@@ -36,11 +36,15 @@ def check(repository: Path, profile: str | None = None, model: str = NETWORK.nam
 
 
 def _check_model(folder: Path, profile: str | None) -> None:
-    special = folder / "configs" / f"{profile}.pbtxt"
-    text = (special if special.is_file() else folder / "config.pbtxt").read_text()
-    config = text_format.Parse(text, messages.ModelConfig())
+    config = text_format.Parse(_configuration(folder, profile).read_text(), messages.ModelConfig())
     stated = {key: value.string_value for key, value in config.parameters.items()}
     # Without a policy of its own, Triton serves the highest.
     served = versions(folder)[0 if config.HasField("version_policy") else -1 :]
     for version in served:
         check_version(version, stated, config.default_model_filename or GRAPH)
+
+
+def _configuration(folder: Path, profile: str | None) -> Path:
+    if profile and (special := folder / "configs" / f"{profile}.pbtxt").is_file():
+        return special
+    return folder / "config.pbtxt"

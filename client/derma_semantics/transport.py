@@ -218,13 +218,16 @@ class ModelControl:
         result = InferResult(answer)
         return {name: result.as_numpy(name) for name in model.outputs}
 
-    def steps(self) -> list[str]:
-        """The models that answer, in order, as the public model's configuration names them."""
-        return [step["model_name"] for step in self._ensemble()]
+    def steps(self) -> tuple[list[str], bool]:
+        """By the public model's configuration: the models that answer, in order; whether a log is kept."""
+        answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=CLASSIFIER.name))
+        steps = answer["config"]["ensemble_scheduling"]["step"]
+        audited = any(TICKET in step.get("input_map", {}) for step in steps)
+        return [step["model_name"] for step in steps], audited
 
     def audited(self) -> bool:
         """Whether the server keeps an audit log: pixels then travel with a ticket."""
-        return any(TICKET in step["input_map"] for step in self._ensemble())
+        return self.steps()[1]
 
     def statistics(self) -> dict[str, Any]:
         """The server's counters since it started; 64-bit numbers are text, zeros are left out."""
@@ -237,10 +240,6 @@ class ModelControl:
     def close(self) -> None:
         if channel := self._channel.release():
             channel.close()
-
-    def _ensemble(self) -> list[dict[str, Any]]:
-        answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=CLASSIFIER.name))
-        return list(answer["config"]["ensemble_scheduling"]["step"])
 
     def _ask(self, method: str, request: Any) -> dict[str, Any]:
         with translated(self.url):

@@ -484,7 +484,7 @@ def test_no_inner_model_answers_without_the_audit_log(inner, audit_log, jpeg):
         with pytest.raises(InferenceServerException, match=reason) as caught:
             inner("derma_biomedclip", **given)
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
-    for model in ("derma_audit", "derma_canary", "derma_biomedclip_candidate"):
+    for model in ("derma_canary", "derma_biomedclip_candidate"):
         with pytest.raises(InferenceServerException, match="unknown model"):
             inner(model, PIXELS=pixels)
     assert len(audit_log.read_text().splitlines()) == begin
@@ -510,6 +510,39 @@ def test_refused_pixels_harm_no_other_of_their_batch(service, inner, audit_log, 
         refused = pool.map(intrude, range(64))
         answers = client.classify([jpeg(number) for number in range(32)])
         assert len(list(refused)) == 64
+    lines = [json.loads(line) for line in audit_log.read_text().splitlines()[begin:]]
+    assert sorted(line["request_id"] for line in lines) == sorted(answer.request_id for answer in answers)
+
+
+def by_http(service, image, members, header=""):
+    """Asks with an image and further members of the question's JSON, of any bytes."""
+    tensor = len(image).to_bytes(4, "little") + image
+    given = b'{"name":"IMAGE","shape":[1,1],"datatype":"BYTES","parameters":{"binary_data_size":%d}}'
+    question = b'{%s,"inputs":[%s]}' % (members, given % len(tensor))
+    headers = {"Inference-Header-Content-Length": str(len(question)), "x-request-id": header}
+    url = f"{service.http}/v2/models/{MODEL}/infer"
+    return ask_http("POST", url, body=question + tensor, headers=headers)
+
+
+UNREADABLE = {
+    "id": (b'"id":"\xff\xfe"', ""),
+    "parameter": (b'"id":"a","parameters":{"note":"\xff\xfe"}', ""),
+    "name of a parameter": (b'"id":"a","parameters":{"\xff":"note"}', ""),
+    "header": (b'"id":"a"', "\xff\xfe"),
+}
+
+
+@pytest.mark.parametrize("unreadable", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_question_that_cannot_be_named_harms_no_other_of_its_batch(service, audit_log, jpeg, unreadable):
+    """It alone is refused, as what it says of itself is no text."""
+    begin = len(audit_log.read_text().splitlines())
+    refused, answered = [], []
+    with DermaClient(service.url, retry_for=0) as client, ThreadPoolExecutor(16) as pool:
+        for number in range(32):
+            refused.append(pool.submit(by_http, service, jpeg(0), *unreadable))
+            answered.append(pool.submit(client.classify, jpeg(number)))
+    answers, told = [one.result() for one in answered], [one.result() for one in refused]
+    assert {(one.status, "must be UTF-8" in one.data.decode()) for one in told} == {(400, True)}
     lines = [json.loads(line) for line in audit_log.read_text().splitlines()[begin:]]
     assert sorted(line["request_id"] for line in lines) == sorted(answer.request_id for answer in answers)
 

@@ -23,7 +23,7 @@ import urllib3
 from derma_semantics import DermaClient
 from derma_semantics.errors import Overloaded
 from tests.e2e.conftest import ROOT, free_ports
-from tests.faults.test_shutdown import lost_of
+from tests.faults.test_shutdown import lost_of, under_way_of
 from tests.faults.traffic import classifying
 
 BWRAP = shutil.which("bwrap")
@@ -115,10 +115,11 @@ def test_the_service_runs_and_drains(repository, mini, until, jpeg, note):
             took = time.monotonic() - told
     assert outer.returncode == 0, output
     lost = lost_of(journal.requests, told)
-    under_way = [one for one in journal.requests if one.sent < told < one.ended]
+    under_way = under_way_of(journal.requests, told)
     note("container", started_s=started, under_way=len(under_way), lost=len(lost), exit_s=took)
     assert lost == []
     assert took < GRACE
+    assert any(one.failure is None for one in under_way)
     assert not any(isinstance(one.failure, Overloaded) for one in under_way)
 
 

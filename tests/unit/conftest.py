@@ -43,6 +43,7 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.asked, self.begun, self.gone = 0, 0, 0
         self.images, self.metadata, self.refusals, self.ids = [], [], [], []
         self.answers = answers()
+        self.configs, self.steps = 0, []
         self.gate = threading.Event()
         self.gate.set()
         self.lock = threading.Lock()
@@ -81,6 +82,8 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):
         answer.config.name = request.name
         answer.config.parameters["bundle_name"].string_value = "mini"
         answer.config.parameters["bundle_digest"].string_value = DIGEST
+        answer.config.ensemble_scheduling.step.extend(self.steps)
+        self.configs += 1
         return answer
 
 

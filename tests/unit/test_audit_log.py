@@ -1,6 +1,7 @@
 """The audit log's file: whole lines by several processes, rotation, full disks, what may be written."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -108,6 +109,29 @@ def test_a_file_renamed_by_others_is_followed_by_a_new_one(tmp_path):
     path.rename(tmp_path / "audit.jsonl-20260101")
     log.append([line("b")])
     assert [json.loads(path.read_text())["request_id"], len(read(tmp_path))] == ["b", 2]
+
+
+@pytest.mark.parametrize("renamed_by_others", [True, False])
+def test_who_cannot_open_the_new_file_keeps_no_lock(tmp_path, monkeypatch, renamed_by_others):
+    """As where the process has too many files open; others that write the log go on, and it too later."""
+    path = tmp_path / "audit.jsonl"
+    log, other = AuditLog(path, max_bytes=1), AuditLog(path, max_bytes=1)
+    log.append([line("a")])
+    if renamed_by_others:
+        path.rename(tmp_path / "audit.jsonl-20260101")
+
+    def too_many():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(log, "_open", too_many)
+    with pytest.raises(OSError, match="Too many open files"):
+        log.append([line("lost")])
+    fcntl.flock(other._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the file that both had
+    fcntl.flock(other._file, fcntl.LOCK_UN)
+    monkeypatch.undo()
+    other.append([line("b")])
+    log.append([line("c")])
+    assert sorted(one["request_id"] for one in read(tmp_path)) == ["a", "b", "c"]
 
 
 def test_a_line_cut_short_harms_no_other(tmp_path):

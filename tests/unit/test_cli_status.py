@@ -34,10 +34,7 @@ class FakeServer:
         return [MODEL]
 
     def steps(self):
-        return ["derma_classifier"]
-
-    def audited(self):
-        return False
+        return ["derma_classifier"], False
 
     def ready(self, timeout):
         return self.url != "c:3"
@@ -116,8 +113,7 @@ def test_a_sidecar_that_was_named_or_answers_must_be_ready(status, sidecar, name
 
 
 def test_a_model_that_does_not_serve_is_named(status, monkeypatch):
-    monkeypatch.setattr(FakeServer, "steps", lambda _: ["derma_preprocess", "derma_biomedclip"])
-    monkeypatch.setattr(FakeServer, "audited", lambda _: True)
+    monkeypatch.setattr(FakeServer, "steps", lambda _: (["derma_preprocess", "derma_biomedclip"], True))
     result = status("--url", "a:1")
     assert result.exit_code == 3
     assert "not serving: derma_preprocess, derma_biomedclip" in result.stdout

@@ -8,10 +8,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tritonclient.grpc.model_config_pb2 import ModelEnsembling
 
 from derma_semantics import AsyncDermaClient, DermaClient
 from derma_semantics.connection import Connection
 from derma_semantics.errors import DeadlineExceeded, ServiceUnavailable
+from derma_semantics.transport import ModelControl
 
 
 def test_an_answer_and_what_is_served(kserve):
@@ -33,6 +35,24 @@ def test_what_was_noticed_and_an_older_server(kserve):
         assert client.classify(b"x").to_dict()["quality"] == ["blur", "out_of_distribution"]
         del service.answers["QUALITY"]
         assert client.classify(b"x").quality == ()
+
+
+@pytest.mark.parametrize("audited", [False, True])
+def test_operators_learn_of_the_steps_and_the_log_at_once(kserve, audited):
+    """Also of a step without an input map."""
+    service, port, _ = kserve()
+    maps = {"TICKET": "ticket"} if audited else {}
+    service.steps = [
+        ModelEnsembling.Step(model_name="derma_preprocess"),
+        ModelEnsembling.Step(model_name="derma_biomedclip", input_map=maps),
+    ]
+    control = ModelControl(f"127.0.0.1:{port}")
+    try:
+        assert control.steps() == (["derma_preprocess", "derma_biomedclip"], audited)
+        assert service.configs == 1
+        assert control.audited() is audited
+    finally:
+        control.close()
 
 
 def test_closing_the_iterator_cancels_the_calls(kserve, until):

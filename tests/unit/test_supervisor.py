@@ -203,10 +203,10 @@ def test_a_drain_brings_no_candidate_back(control, canary):
 def test_altered_weights_are_not_loaded(control, watch):
     """Nothing is left loaded that would load them with it; the next check tries again."""
     _, stubs, _, _ = watch
-    altered = {CLASSIFIER}
+    altered = True
 
-    def look(model):
-        if model in altered:
+    def look(_):
+        if altered:
             raise ServiceUnavailable("altered weights do not serve")
 
     supervisor = Supervisor(
@@ -217,6 +217,23 @@ def test_altered_weights_are_not_loaded(control, watch):
         with pytest.raises(ServiceUnavailable, match="altered"):
             supervisor.check(7)
         assert CLASSIFIER not in control.ready
-    altered.clear()
+    altered = False
     supervisor.check(7)
     assert control.ready == {CLASSIFIER, PREPROCESS, NETWORK}
+
+
+def test_a_reload_looks_once_at_the_weights_of_the_network(control, canary):
+    """And once at those of the candidate."""
+    _, stubs, _, _ = canary
+    looked = []
+    supervisor = Supervisor(
+        control, find_stubs=lambda _: dict(stubs), kill=lambda _: None, check_weights=looked.append
+    )
+    del stubs[12]
+    supervisor.check(7)
+    assert looked == [PREPROCESS]
+    assert control.calls[-2:] == [f"load {PREPROCESS}", f"load {CLASSIFIER}"]
+    looked.clear()
+    del stubs[31]
+    supervisor.check(7)
+    assert looked == [PREPROCESS, CANDIDATE]

@@ -47,10 +47,7 @@ def status(monkeypatch, served):
             return [{"name": "derma_classifier", "version": "1", "state": "READY", "reason": ""}]
 
         def steps(self):
-            return ["derma_classifier"]
-
-        def audited(self):
-            return False
+            return ["derma_classifier"], False
 
         def ready(self, timeout):
             return served.ready

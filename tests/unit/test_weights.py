@@ -80,6 +80,11 @@ def test_the_profile_that_is_served_must_state_the_same(models):
         weights.check(models, "cuda")
 
 
+def test_without_a_profile_none_is_looked_for(models):
+    (models / NETWORK.name / "configs" / "None.pbtxt").write_text("no configuration")
+    weights.check(models)
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
 def test_what_is_missing_does_not_serve(models, name):
     (models / NETWORK.name / "2" / name).unlink()

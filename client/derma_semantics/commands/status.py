@@ -122,7 +122,7 @@ def _models(service: Service) -> dict[str, Any]:
 def _steps(control: ModelControl) -> tuple[list[str], bool | None]:
     """The models that the public one needs, and whether a log is kept; nothing where it cannot say."""
     try:
-        return control.steps(), control.audited()
+        return control.steps()
     except DermaError:
         return [], None
 

@@ -1,7 +1,8 @@
 """Where an audit log is kept: the network answers only what it has written down.
 
 Pixels come with a ticket of the image that they were made from, ``derma_semantics.ticket``. What has
-none is refused, and what cannot be written is not answered: the caller gets UNAVAILABLE.
+none is refused, as is what cannot be named; what cannot be written is not answered: the caller gets
+UNAVAILABLE.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
@@ -28,6 +30,20 @@ REFUSED = (
     f"this service keeps an audit log: ask {CLASSIFIER.name}. Pixels are answered only as "
     f"{PREPROCESS.name} made them, with its {ticket.NAME}"
 )
+UNREADABLE = (
+    "this service keeps an audit log, which names each question: its id, its parameters and its headers "
+    f"{HEADER} and {CALLER} must be UTF-8"
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request that may be answered, and what is written of it."""
+
+    request: pb_utils.InferenceRequest
+    images: list[str]
+    request_id: str
+    caller: object
 
 
 class Audit:
@@ -42,29 +58,37 @@ class Audit:
             self.warm_ups -= 1
             run(requests)
             return [pb_utils.InferenceResponse([]) for _ in requests]
-        shown = [(request, _images(request)) for request in requests]
-        known = [(request, images) for request, images in shown if images]
-        answers = iter(self._written(known, run([request for request, _ in known])) if known else [])
-        return [next(answers) if images else _error(REFUSED, "INVALID_ARG") for _, images in shown]
+        asked = [_question(request) for request in requests]
+        known = [one for one in asked if isinstance(one, Question)]
+        answers = iter(self._written(known, run([one.request for one in known])) if known else [])
+        return [next(answers) if isinstance(one, Question) else _error(one, "INVALID_ARG") for one in asked]
 
     def close(self) -> None:
         self.log.close()
 
-    def _written(
-        self, known: list[tuple[pb_utils.InferenceRequest, list[str]]], answers: Responses
-    ) -> Responses:
+    def _written(self, known: list[Question], answers: Responses) -> Responses:
         try:
-            self.log.append(
-                line
-                for (request, images), answer in zip(known, answers)
-                for line in _lines(request, images, answer)
-            )
+            self.log.append(line for pair in zip(known, answers) for line in _lines(*pair))
         except Exception as exc:
             # An error's own text may quote what was sent; that of the system names what is full or missing.
             reason = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
             message = f"the audit log cannot be written, so there is no answer: {reason}"
             return [_error(message, "UNAVAILABLE") for _ in answers]
         return answers
+
+
+def _question(request: pb_utils.InferenceRequest) -> Question | str:
+    """It, or why it alone is refused."""
+    images = _images(request)
+    if not images:
+        return REFUSED
+    try:
+        told = json.loads(request.parameters() or "{}")
+        headers = {key.lower(): value for key, value in told.items()}
+        request_id = name(request.request_id()) or name(headers.get(HEADER)) or new()
+    except Exception:  # over HTTP they may be any bytes
+        return UNREADABLE
+    return Question(request, images, request_id, told.get(CALLER))
 
 
 def _images(request: pb_utils.InferenceRequest) -> list[str]:
@@ -77,17 +101,17 @@ def _images(request: pb_utils.InferenceRequest) -> list[str]:
     return [] if None in found else found
 
 
-def _lines(
-    request: pb_utils.InferenceRequest, images: list[str], answer: pb_utils.InferenceResponse
-) -> Iterator[dict]:
-    told = json.loads(request.parameters() or "{}")
-    headers = {key.lower(): value for key, value in told.items()}
-    request_id = name(request.request_id()) or name(headers.get(HEADER)) or new()
+def _lines(question: Question, answer: pb_utils.InferenceResponse) -> Iterator[dict]:
     given = {tensor.name(): tensor.as_numpy() for tensor in answer.output_tensors()}
-    rows = zip(images, given["BUNDLE"], given["PROBABILITIES"], given["TRIAGE"].ravel())
+    rows = zip(question.images, given["BUNDLE"], given["PROBABILITIES"], given["TRIAGE"].ravel())
     for image, bundle, probabilities, triage in rows:
         yield entry(
-            request_id, image, bundle.tobytes(), probabilities.tolist(), int(triage), told.get(CALLER)
+            question.request_id,
+            image,
+            bundle.tobytes(),
+            probabilities.tolist(),
+            int(triage),
+            question.caller,
         )
 
 
