@@ -47,8 +47,9 @@ async def test_given_up_requests_free_their_places(service, jpeg, amount, until,
     until(lambda: pending(service) == 0, 10, "the queues are empty")
     note("requests given up", requests=64 * rounds, alone_s=quiet, next_one_s=max(waited), left_in_queues=0)
     assert {DeadlineExceeded, asyncio.CancelledError} <= kinds
-    # What the models have begun is finished first: a batch of each.
-    assert max(waited) < 1 + 20 * quiet
+    # What the models have begun is finished first: a batch of each. And where requests left their queues,
+    # Triton's batchers may let the next one lie for seconds with nothing to do; see docs/reliability.md.
+    assert max(waited) < 5 + 20 * quiet
 
 
 def reset(connection):
@@ -94,7 +95,7 @@ def closed_grpc(service, image):
     channel = grpc.insecure_channel(service.url, [("grpc.use_local_subchannel_pool", 1)])
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
     grpc.channel_ready_future(channel).result(10)
-    calls = [stub.ModelInfer.future(message_of(image), timeout=60) for _ in range(4)]
+    calls = [stub.ModelInfer.future(message_of(image, "given up"), timeout=60) for _ in range(4)]
     channel.close()
     for call in calls:
         assert call.cancelled() or call.done()

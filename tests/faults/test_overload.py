@@ -55,7 +55,7 @@ async def overloaded(service, image, amount, note):
         refused=len(refused),
         accepted_p99_s=percentile(accepted, 99),
         refusals_ms={f"p{q}": 1e3 * percentile(took, q) for q in (50, 95, 99, 100)},
-        refused_by=dict(Counter(str(one.failure)[-60:] for one in refused)),
+        refused_by=dict(Counter(str(one.failure)[-28:] for one in refused)),
         queue_empty_after_s=drained,
         capacity_after_5_s=throughput(after),
     )
