@@ -160,7 +160,7 @@ def test_a_fifth_of_other_collections_is_measured_apart(
     monkeypatch.setattr("derma_training.quality.fit.LEAST_PHOTOGRAPHS", 3)
     chosen = run(*choose)
     assert chosen.exit_code == 0, chosen.output
-    assert "of the 3 images that chose these limits" in chosen.output
+    assert "of the 1 images that chose these limits" in chosen.output
     assert f"of 2 others of {others / 'NV'}" in chosen.output
     assert Bundle.open(out).quality.report["limits_from"] == "photographs of the user's own"
     assert "| lesions of other collections | 1 |" in (tmp_path / "alarms" / "quality.md").read_text()

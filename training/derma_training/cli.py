@@ -198,7 +198,7 @@ def calibrate(folder: Path, data: tuple[str, ...], everything: bool, **shares: f
 @click.option(
     "--photographs",
     type=FOLDER,
-    help="A folder of your own, e.g. of another camera: every second picture of it chooses the limits.",
+    help="A folder of your own, e.g. of another camera: every second picture of it makes the check know it.",
 )
 def quality(folder: Path, data: tuple[str, ...], photographs: Path | None) -> None:
     """Choose the limits of the input check, and seal the bundle with them.

@@ -55,7 +55,8 @@ def fit_quality(bundle: Bundle, parts: Parts, own: Tensor | None = None) -> Qual
     is the looser of the two.
 
     Args:
-        own: photographs that choose the limits instead, uint8 (N, 224, 224, 3): a clinic's, say.
+        own: photographs for which it shall be, uint8 (N, 224, 224, 3): a clinic's, say. Half of them join the
+            clouds, the others choose the limits instead.
 
     Raises:
         ValueError: a part is empty, or there are too few photographs.
@@ -66,7 +67,10 @@ def fit_quality(bundle: Bundle, parts: Parts, own: Tensor | None = None) -> Qual
     if own is not None and len(own) < LEAST_PHOTOGRAPHS:
         raise ValueError(f"{len(own)} photographs choose no limits: at least {LEAST_PHOTOGRAPHS} are needed")
     some = parts.train[:: -(-len(parts.train) // MOST_TRAINING_IMAGES)]
-    looks, embeddings = _vectors(bundle, some)
+    known = load_pixels(some, label="training images")
+    if own is not None:
+        known, own = torch.cat([known, own[::2]]), own[1::2]
+    looks, embeddings = _vectors(bundle, known)
     clouds = {"embedding": Cloud.around(embeddings), "appearance": Cloud.around(looks)}
     choosing = [load_pixels(held_out, label="held-out images")] if own is None else [own]
     if own is None and parts.other:
@@ -75,7 +79,7 @@ def fit_quality(bundle: Bundle, parts: Parts, own: Tensor | None = None) -> Qual
     each = [choose_limits(one) for one in values]
     limits = {name: max(one[name] for one in each) for name in MEASURES}
     report: dict[str, Any] = {
-        "training_images": len(some),
+        "training_images": len(known),
         "limits_from": "held-out parts" if own is None else "photographs of the user's own",
         "held_out_images": sum(map(len, choosing)),
         "alarms": ALARMS,
@@ -125,9 +129,9 @@ def measure(bundle: Bundle, pixels: Tensor, clouds: dict[str, Cloud]) -> Tensor:
 
 
 @torch.inference_mode()
-def _vectors(bundle: Bundle, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Appearances and embeddings."""
-    classifier, pixels = Classifier.from_bundle(bundle), load_pixels(examples, label="training images")
+def _vectors(bundle: Bundle, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Appearances and embeddings of uint8 (N, 224, 224, 3)."""
+    classifier = Classifier.from_bundle(bundle)
     looks = [measured.appearance(measured.planes(part)) for part in pixels.split(BATCH)]
     return torch.cat(looks), torch.cat([classifier(part).embedding for part in _batches(pixels)])
 
