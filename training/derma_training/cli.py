@@ -209,13 +209,13 @@ def quality(folder: Path, data: tuple[str, ...], photographs: Path | None) -> No
     """
     from derma_training.bundle import Bundle
     from derma_training.quality.fit import with_quality
-    from derma_training.quality.photographs import halves
+    from derma_training.quality.photographs import decoded, halves
     from derma_training.quality.report import alarms
     from derma_training.recipe import bundle_parts
 
     with _reported():
         old = Bundle.open(folder)
-        own, others = halves(photographs) if photographs else (None, None)
+        own, others = map(decoded, halves(photographs)) if photographs else (None, None)
         bundle = with_quality(old, bundle_parts(old, _read(data)), own)
         found = bundle.quality
         assert found is not None

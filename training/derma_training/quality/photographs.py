@@ -1,10 +1,12 @@
 """A folder of photographs without labels, of which one half chooses and the other measures.
 
-known, held_out = halves(Path("clinic"))     # uint8 (N, 224, 224, 3) each
+known, held_out = halves(Path("clinic"))
+pixels = decoded(known)                         # uint8 (N, 224, 224, 3)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +20,25 @@ from derma_semantics.errors import InvalidImage
 from derma_semantics.preprocess import preprocess
 
 
-def halves(folder: Path) -> tuple[Tensor, Tensor]:
-    """The first, third, fifth, ... image by name, and the second, fourth, ..., decoded.
+def halves(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The first, third, fifth, ... image by name, and the second, fourth, ...
 
     Raises:
-        ValueError: the folder holds no two images, or one cannot be decoded; names it.
+        ValueError: the folder holds no two images.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if len(paths) < 2:
         raise ValueError(f"{folder} holds no two images ({', '.join(IMAGE_SUFFIXES)})")
-    decoded = [_decoded(path) for path in tqdm(paths, desc="decoding", leave=False)]
-    pixels = torch.from_numpy(np.stack(decoded))
-    return pixels[::2], pixels[1::2]
+    return paths[::2], paths[1::2]
+
+
+def decoded(paths: Sequence[Path]) -> Tensor:
+    """Their pixels, uint8 (N, 224, 224, 3).
+
+    Raises:
+        ValueError: one cannot be decoded; names it.
+    """
+    return torch.from_numpy(np.stack([_decoded(path) for path in tqdm(paths, desc="decoding", leave=False)]))
 
 
 def _decoded(path: Path) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from derma_semantics.quality import REASONS
 from derma_training.bundle import Bundle
 from derma_training.classifier import Classifier
 from derma_training.data import Example, load_pixels
-from derma_training.quality.photographs import halves
+from derma_training.quality.photographs import decoded, halves
 from derma_training.quality.pictures import DAMAGES, KINDS, noise
 
 CODES = tuple(reason.code for reason in REASONS)
@@ -85,7 +85,7 @@ def table(found: dict[str, Any]) -> str:
 def _pictures(lesions: Tensor, others: Sequence[Path]) -> Iterator[tuple[str, str, Tensor]]:
     """Group, kind and pixels of what should be noticed."""
     for folder in others:
-        yield "others", folder.name, halves(folder)[1]
+        yield "others", folder.name, decoded(halves(folder)[1])
     drawn = {kind: noise(kind, DRAWN, SEED) for kind in KINDS}
     yield "drawn", "all drawn below", torch.cat(list(drawn.values()))
     for kind, pixels in drawn.items():
