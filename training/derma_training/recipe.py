@@ -8,27 +8,27 @@ curves, TensorBoard logs, checkpoints. A later call with the same arguments goes
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from derma_semantics.conditions import CONDITIONS
-from derma_training import architecture
 from derma_training.bundle import (
     MANIFEST,
     WEIGHTS,
     Bundle,
     Calibration,
     seal,
-    sha256,
     write_calibration,
     write_json,
     write_prompts,
@@ -41,28 +41,35 @@ from derma_training.classifier import Normalise
 from derma_training.data import Example, Parts, Shares, downsample, labels, load_pixels, pick, split_by_lesion
 from derma_training.evaluate import answers, evaluate
 from derma_training.learning.batches import TrainingSet
-from derma_training.learning.config import Config, dump
+from derma_training.learning.config import Config, Phase, Split, dump
 from derma_training.learning.fit import Run, fit
+from derma_training.learning.words import fit_words
 from derma_training.model import (
     Clip,
     add_lora,
     build_model,
     count_parameters,
     load_tokenizer,
+    merge_adapter,
     pixel_statistics,
     trained_state,
 )
 from derma_training.prompts.report import report as report_prompts
 from derma_training.quality.fit import fit_quality
 from derma_training.quality.limits import write_quality
+from derma_training.start import (
+    SPLIT,
+    check_unseen,
+    first_model,
+    prepare,
+    start_bundle,
+    start_digest,
+    trained_names,
+)
+from derma_training.start import facts as start_facts
 
 CONFIGURATION = "training.toml"
-SPLIT = "split.json"
 PROMPTS = {condition.code: condition.prompts for condition in CONDITIONS}
-BASES = {
-    "mini": "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-    "biomedclip": "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
-}
 
 Say = Callable[[str], object]
 
@@ -72,7 +79,8 @@ class Place:
     """Where a run reads its start and writes its results.
 
     Attributes:
-        start: timm weights (base ``mini``), or the folder of ``derma-train fetch-base``.
+        start: timm weights or a bundle to go on from (base ``mini``), or the folder of
+            ``derma-train fetch-base``.
         out: the bundle's folder.
     """
 
@@ -98,18 +106,26 @@ def make_bundle(
         The bundle; None in a process that only helped (``torchrun``).
     """
     commit = _git_commit()
-    parts = split(examples, config)
+    parts = split(examples, config, place.start)
     accelerator = train_weights(config, parts, place, workers=workers, say=say)
     if not accelerator.is_main_process:
         return None
     bundle = finish(config, parts, place, commit)
-    shutil.rmtree(place.run / "checkpoints")
+    shutil.rmtree(place.run / "checkpoints", ignore_errors=True)  # a run of words has none
     return bundle
 
 
-def split(examples: Sequence[Example], config: Config) -> Parts:
-    """The parts that the configuration asks for."""
+def split(examples: Sequence[Example], config: Config, start: Path) -> Parts:
+    """The parts that the configuration asks for, or those of the bundle at ``start``.
+
+    Raises:
+        ValueError: the parts are to be the start's, and it is no bundle.
+    """
     settings = config.split
+    if settings.from_start:
+        if bundle := start_bundle(start):
+            return bundle_parts(bundle, examples)
+        raise ValueError(f"split.from_start needs a bundle to start from, and {start} is none")
     shares = Shares(settings.test, settings.calibration, settings.validation)
     return split_by_lesion(
         examples, seed=settings.seed, fold=settings.fold, shares=shares, target=settings.target
@@ -122,6 +138,7 @@ def bundle_parts(bundle: Bundle, examples: Sequence[Example]) -> Parts:
     The part ``other`` may be missing from ``examples``, with the collections that it is of.
     """
     held_out = json.loads((bundle.path / SPLIT).read_text())
+    held_out.pop("train", None)
     other = set(held_out.pop("other", ()))
     parts = {name: pick(examples, names) for name, names in held_out.items()}
     kept = other.union(*held_out.values())
@@ -131,12 +148,13 @@ def bundle_parts(bundle: Bundle, examples: Sequence[Example]) -> Parts:
 
 def train_weights(config: Config, parts: Parts, place: Place, *, workers: int, say: Say) -> Accelerator:
     """Run all phases and leave configuration, text encoder, weights and adapter in ``place.out``."""
+    check_unseen(place.start, parts)
     accelerator = Accelerator(mixed_precision=config.precision)
     if accelerator.is_main_process:
         _begin(config, place)
     accelerator.wait_for_everyone()
     lists = (_rows(parts.train), _rows(parts.validation), map(str, PROMPTS.items()))
-    inputs = " ".join([*map(_digest, lists), _start_digest(config, place)])
+    inputs = " ".join([*map(_digest, lists), start_digest(config, place.start)])
     run = Run(accelerator, place.run, config.seed, inputs, workers)
     for number in range(len(config.phases)):
         _run_phase(config, number, parts, place, run, say)
@@ -146,7 +164,10 @@ def train_weights(config: Config, parts: Parts, place: Place, *, workers: int, s
 def _run_phase(config: Config, number: int, parts: Parts, place: Place, run: Run, say: Say) -> None:
     phase, main = config.phases[number], run.accelerator.is_main_process
     torch.manual_seed(config.seed)  # what starts at random must not depend on where a run stopped
-    model = _start(config, place) if number == 0 else build_model(place.out)
+    model = first_model(config, place.start, place.out) if number == 0 else build_model(place.out)
+    if phase.method == "words":
+        _run_words(config, number, model, parts, place, run, say)
+        return
     if phase.method == "lora":
         adapted = add_lora(model, r=phase.lora.r, alpha=phase.lora.alpha, text=phase.lora.text)
     else:
@@ -154,23 +175,48 @@ def _run_phase(config: Config, number: int, parts: Parts, place: Place, run: Run
     if main:
         say(f"{phase.name}: {count_parameters(model)}")
     run = replace(run, inputs=f"{run.inputs} after {config.phases[:number]!r}")
-    chosen = parts.train
-    if phase.balance.max_nevi:
-        chosen = downsample(chosen, most=phase.balance.max_nevi, seed=config.seed)
-    validation = _decoded(parts.validation, "validation") if parts.validation else None
-    normalise = Normalise(*pixel_statistics(place.out))
-    tokenizer = load_tokenizer(place.out)
-    figures = fit(model, tokenizer, PROMPTS, normalise, _decoded(chosen, "training"), validation, phase, run)
+    normalise, tokenizer = Normalise(*pixel_statistics(place.out)), load_tokenizer(place.out)
+    figures = fit(model, tokenizer, PROMPTS, normalise, *_sets(config, phase, parts), phase, run)
     if main:
         if phase.method == "lora":
             adapted.half().save_pretrained(str(place.out / "adapter"))
         else:
             save_weights(model, place.out)
-        if figures:
-            told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
-            say(f"{phase.name}: on validation {told}")
+        _tell(phase, figures, say)
     run.accelerator.free_memory()
     run.accelerator.wait_for_everyone()
+
+
+def _run_words(
+    config: Config, number: int, model: Clip, parts: Parts, place: Place, run: Run, say: Say
+) -> None:
+    """Let the texts learn from the tower as it is served, adapter merged; what else is in ``out`` stays."""
+    phase, adapter = config.phases[number], place.out / "adapter"
+    if run.accelerator.is_main_process:
+        tower = merge_adapter(copy.deepcopy(model), adapter) if adapter.is_dir() else copy.deepcopy(model)
+        normalise, tokenizer = Normalise(*pixel_statistics(place.out)), load_tokenizer(place.out)
+        sets = _sets(config, phase, parts)
+        figures = fit_words(tower, tokenizer, PROMPTS, normalise, *sets, phase, run)
+        model.text.proj.load_state_dict(tower.text.proj.state_dict())
+        model.logit_scale.data.copy_(tower.logit_scale.data)
+        save_weights(model, place.out)
+        _tell(phase, figures, say)
+    run.accelerator.wait_for_everyone()
+
+
+def _sets(config: Config, phase: Phase, parts: Parts) -> tuple[TrainingSet, TrainingSet | None]:
+    """Images for training and, where there are any, for validation."""
+    chosen = parts.train
+    if phase.balance.max_nevi:
+        chosen = downsample(chosen, most=phase.balance.max_nevi, seed=config.seed)
+    validation = _decoded(parts.validation, "validation") if parts.validation else None
+    return _decoded(chosen, "training"), validation
+
+
+def _tell(phase: Phase, figures: dict[str, float], say: Say) -> None:
+    if figures:
+        told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        say(f"{phase.name}: on validation {told}")
 
 
 def save_weights(model: Clip, folder: Path) -> None:
@@ -184,9 +230,9 @@ def save_weights(model: Clip, folder: Path) -> None:
 def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bundle:
     """Calibrate on the calibration part, measure on the test part, write the card, seal."""
     folder = place.out
-    facts = {
+    facts: dict[str, Any] = {
         "name": config.name,
-        "base_model": BASES[config.base],
+        **start_facts(config, place.start),
         "licence": DATA_LICENCE,
         "intended_use": INTENDED_USE,
         "git_commit": commit,
@@ -195,8 +241,7 @@ def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bu
     _tidy_adapter(folder / "adapter")
     (folder / CONFIGURATION).write_text(dump(config))
     write_prompts(folder)
-    held_out = {name: examples for name, examples in parts if name != "train"}
-    write_json(folder / SPLIT, {name: _names(examples) for name, examples in held_out.items() if examples})
+    write_json(folder / SPLIT, {name: names for name, names in _split_names(parts, place.start) if names})
     unsealed = Bundle(folder, facts, digest="00" * 32)
     calibration = _calibration(unsealed, parts)
     write_calibration(folder, calibration)
@@ -205,7 +250,7 @@ def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bu
     report = {
         "data": _sources(parts.test),
         "training_data": _sources(parts.train),
-        "split": {"by": "lesion", **config.split.model_dump(), "images": counts},
+        "split": {"by": "lesion", **_settings(config.split), "images": counts},
         "scorer": "derma-train evaluate",
         **evaluate(unsealed, parts.test),
         "text": report_prompts(unsealed, parts),
@@ -213,7 +258,7 @@ def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bu
     if parts.other:
         report["other"] = {"data": _sources(parts.other), **evaluate(unsealed, parts.other, part="other")}
     write_json(folder / "metrics.json", report)
-    (folder / "MODEL_CARD.md").write_text(model_card(config, counts, report, calibration))
+    (folder / "MODEL_CARD.md").write_text(model_card(config, counts, report, calibration, facts.get("start")))
     return seal(folder, **facts)
 
 
@@ -237,34 +282,26 @@ def _begin(config: Config, place: Place) -> None:
     """
     if (place.out / MANIFEST).exists():
         raise ValueError(f"{place.out} holds a finished bundle: remove it, or choose another --out")
-    for leftover in ("text", "adapter"):
-        shutil.rmtree(place.out / leftover, ignore_errors=True)
     place.run.mkdir(parents=True, exist_ok=True)
     (place.run / CONFIGURATION).write_text(dump(config))
-    place.out.mkdir(parents=True, exist_ok=True)
-    if config.base == "mini":
-        architecture.write_mini(place.out)
-    else:
-        shutil.copytree(place.start, place.out, dirs_exist_ok=True)
-
-
-def _start(config: Config, place: Place) -> Clip:
-    """The model before its first step."""
-    if config.base == "biomedclip":
-        return build_model(place.start)
-    model = build_model(place.out, weights=False)
-    architecture.load_timm_trunk(model, place.start)
-    return model
-
-
-def _start_digest(config: Config, place: Place) -> str:
-    if config.base == "mini":
-        return sha256(place.start)
-    return " ".join(sha256(path) for path in sorted(place.start.glob("open_clip_*model.*")))
+    prepare(config, place.start, place.out)
 
 
 def _decoded(examples: Sequence[Example], part: str) -> TrainingSet:
     return TrainingSet(load_pixels(examples, label=f"{part} images"), labels(examples))
+
+
+def _settings(split: Split) -> dict[str, Any]:
+    """What decided the parts."""
+    return {"from_start": True} if split.from_start else split.model_dump(exclude={"from_start"})
+
+
+def _split_names(parts: Parts, start: Path) -> Iterator[tuple[str, list[str]]]:
+    """Names by part; a start's training images have trained these weights as well."""
+    before = (bundle := start_bundle(start)) and trained_names(bundle)
+    for name, examples in parts:
+        names = _names(examples)
+        yield name, sorted({*names, *(before or ())}) if name == "train" else names
 
 
 def _names(examples: Sequence[Example]) -> list[str]:

@@ -32,6 +32,7 @@ class Split(_Table):
         fold: rotates the shuffled lesions, so that folds 0 to 4 test every lesion once.
         target: the source that these parts are of, e.g. "ISIC 2018"; other sources only train, but
             for their test share, which is the part ``other``. Empty: all sources alike.
+        from_start: keep the parts of the bundle that training starts from; what it did not hold out trains.
     """
 
     seed: int = 0
@@ -40,6 +41,7 @@ class Split(_Table):
     calibration: float = Field(0.1, gt=0, lt=1)
     validation: float = Field(0.1, ge=0, lt=1)
     target: str = ""
+    from_start: bool = False
 
 
 class Balance(_Table):
@@ -88,8 +90,8 @@ class Phase(_Table):
 
     Attributes:
         name: stem of its files.
-        method: ``full`` trains every tensor of the image tower and the projections,
-            ``lora`` adapters on frozen weights.
+        method: ``full`` trains every tensor of the image tower and the projections, ``lora`` adapters
+            on frozen weights, ``words`` only the projection of texts, on images as they are: see ``words``.
         loss: see ``losses``.
         epochs: an epoch draws as many images as the training part has.
         batch_size: images a step, over all processes and accumulated batches together.
@@ -101,6 +103,7 @@ class Phase(_Table):
             ``whole`` share of the steps.
         mixup: alpha of the Beta distribution that blends pairs of images, 0 for none
             (arXiv 1710.09412); only with loss ``definitions``.
+        text_noise: length of the noise on texts, as a share of theirs; only with method ``words``.
         ema: decay of the averaged weights a step; 0 keeps the last weights.
         wise: share of the starting weights in the result (WiSE-FT, arXiv 2109.01903).
         patience: epochs without a better balanced accuracy on validation before it stops and
@@ -108,7 +111,7 @@ class Phase(_Table):
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
-    method: Literal["full", "lora"] = "full"
+    method: Literal["full", "lora", "words"] = "full"
     loss: Literal["definitions", "unicl", "clip"] = "definitions"
     epochs: int = Field(ge=1)
     batch_size: int = Field(32, ge=2)
@@ -121,6 +124,7 @@ class Phase(_Table):
     patch_dropout: Share = 0.0
     whole: float = Field(0.1, ge=0, le=1)
     mixup: float = Field(0.0, ge=0)
+    text_noise: float = Field(0.0, ge=0)
     ema: Share = 0.0
     wise: Share = 0.0
     patience: int = Field(0, ge=0)
@@ -149,12 +153,15 @@ class Config(_Table):
 
     @model_validator(mode="after")
     def _adapters_come_last(self) -> Config:
-        if any(phase.method == "lora" for phase in self.phases[:-1]):
-            raise ValueError("a lora phase must be the last: its adapters rest on finished weights")
+        methods = [phase.method for phase in self.phases]
+        if "lora" in methods and set(methods[methods.index("lora") + 1 :]) - {"words"}:
+            raise ValueError("only words may follow a lora phase: its adapters rest on finished weights")
         if len({phase.name for phase in self.phases}) < len(self.phases):
             raise ValueError("two phases have the same name")
         if any(phase.method == "lora" and phase.wise for phase in self.phases):
             raise ValueError("wise interpolates weights; a lora phase has only factors of them")
+        if any(phase.method != "words" and phase.text_noise for phase in self.phases):
+            raise ValueError("text_noise is for method words")
         return self
 
 

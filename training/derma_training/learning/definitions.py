@@ -39,13 +39,25 @@ class Definitions:
         random = torch.rand(world, len(labels), generator=generator)[rank]
         return self.starts[labels] + (random * self.counts[labels]).long()
 
-    def encode(self, model: Clip, rows: Tensor) -> Tensor:
-        """Unit vectors, fp32 (len(rows), D), with gradients."""
+    def encode(
+        self, model: Clip, rows: Tensor, *, noise: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Unit vectors, fp32 (len(rows), D), with gradients.
+
+        Args:
+            noise: length of a random vector that is added before the projection, as a share of the text's
+                own; only where the text transformer is frozen.
+        """
         rows = rows.to(self.ids.device)
         if self._pooled is None:
             vectors = model.encode_text(self.ids[rows])
         else:
-            vectors = model.text.proj(self._pooled[rows])
+            pooled = self._pooled[rows]
+            if noise:
+                random = torch.randn(pooled.shape, generator=generator).to(pooled.device)
+                length = noise * pooled.norm(dim=-1, keepdim=True) / pooled.shape[-1] ** 0.5
+                pooled = pooled + length * random
+            vectors = model.text.proj(pooled)
         return F.normalize(vectors.float(), dim=-1)
 
     @torch.no_grad()

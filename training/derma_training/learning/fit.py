@@ -207,12 +207,7 @@ class _Trainer:
             with self.accelerator.autocast():
                 image = model.encode_image(self.normalise(pixels.to(text.device)), normalize=True)
             parts.append((model.logit_scale.exp() * image.float() @ text.T).softmax(dim=-1).cpu())
-        probabilities, truth = torch.cat(parts).double().numpy(), data.labels.numpy()
-        area = macro_auc(probabilities, truth)
-        return {
-            "balanced_accuracy": balanced_accuracy(probabilities.argmax(axis=1), truth),
-            "macro_auc": math.nan if area is None else area,
-        }
+        return figures_of(torch.cat(parts), data.labels)
 
     def _epoch(
         self, batches: Iterator[tuple[Tensor, Tensor]], drop: PatchDropout | None, history: History
@@ -316,6 +311,16 @@ class _Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.best, self.losses = state["best"], state["losses"]
         return int(state["step"])
+
+
+def figures_of(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """``balanced_accuracy`` and ``macro_auc`` of probabilities (N, 7) for condition indices (N,)."""
+    given, truth = probabilities.double().numpy(), labels.numpy()
+    area = macro_auc(given, truth)
+    return {
+        "balanced_accuracy": balanced_accuracy(given.argmax(axis=1), truth),
+        "macro_auc": math.nan if area is None else area,
+    }
 
 
 def parameter_groups(model: Clip, phase: Phase) -> list[dict[str, Any]]:
