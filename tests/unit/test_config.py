@@ -25,7 +25,7 @@ def test_shipped_configurations_load(pytestconfig):
     configs = pytestconfig.rootpath / "training" / "configs"
     mini = load(configs / "derma-mini.toml")
     assert (mini.name, mini.base) == ("derma-mini", "mini")
-    assert [phase.method for phase in mini.phases] == ["full", "lora"]
+    assert [phase.method for phase in mini.phases] == ["full", "lora", "words"]
     assert load(configs / "biomedclip.toml").phases[0].method == "lora"
     assert load(configs / "words.toml").split.from_start
 
