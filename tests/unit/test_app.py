@@ -180,27 +180,36 @@ def test_the_differential_has_every_condition_and_its_definitions(client):
 @pytest.mark.parametrize(
     ("probabilities", "risk", "triage", "tone", "words"),
     [
-        (MELANOMA, 0.83, 2, "red", ["High risk", "Melanoma ranks first", "0.63 and above is urgent"]),
-        (MELANOMA, 0.3, 1, "red", ["High risk", "always raises this alert", "0.12 and above is review"]),
+        (MELANOMA, 0.83, 2, "red", ["High risk", "Melanoma ranks first", "{urgent:.2f} and above is urgent"]),
+        (
+            MELANOMA,
+            0.3,
+            1,
+            "red",
+            ["High risk", "always raises this alert", "{review:.2f} and above is review"],
+        ),
         (NEVUS, 0.7, 2, "red", ["High risk", "The risk score is 0.70"]),
         (NEVUS, 0.2, 1, "amber", ["Review", "not alarming, but not safe to set aside"]),
-        (NEVUS, 0.05, 0, "neutral", ["Routine", "below 0.12 is routine", "does not rule out cancer"]),
+        (NEVUS, 0.05, 0, "neutral", ["Routine", "below {review:.2f} is routine", "does not rule out cancer"]),
     ],
 )
 def test_alerts(bundle, probabilities, risk, triage, tone, words):
     html = shown(opened(FakeClient(bundle, probabilities, risk, Triage(triage)), "Sample"))
     assert f"derma-box {tone}" in html
-    assert all(word in html for word in words)
+    assert all(word.format(**bundle.calibration) in html for word in words)
     level = "urgent" if triage == 2 else "review"
     promise = texts.typeset(texts.first_lower(bundle.calibration["guarantees"][level]))
     assert f"Set for: {promise}" in html
-    assert ("53 of 93 malignant" if triage == 2 else "93 of 93 malignant") in html
-    assert ("18 of 504 benign" if triage == 2 else "214 of 504 benign") in html
+    found, missed = (
+        bundle.calibration["achieved"][level]["malignancy"][k] for k in ("sensitivity", "specificity")
+    )
+    assert f"{found['value'] * found['n']:.0f} of {found['n']} malignant" in html
+    assert f"{(1 - missed['value']) * missed['n']:.0f} of {missed['n']} benign" in html
     achieved = bundle.calibration["achieved"][level]["melanoma"]
     for kind in ("sensitivity", "specificity"):
         assert f"<b>{texts.percent(achieved[kind]['value'])}</b>" in html
-    assert "n = 49" in html and "n = 548" in html
-    assert "Measured on 597 calibration images." in html
+        assert f"n = {achieved[kind]['n']}" in html
+    assert f"Measured on {found['n'] + missed['n']} calibration images." in html
 
 
 def test_an_older_service_states_no_calibration(client):
@@ -342,8 +351,13 @@ def test_the_model_card_has_figures_and_digests(client):
     html = shown(opened(client))
     assert DIGEST in html and "cd" * 32 in html
     assert "CC BY-NC 4.0" in html
-    assert "75\u00a0% (95\u00a0% interval 68–82\u00a0%)" in html
-    assert "sensitivity 73\u00a0% (95\u00a0% interval 59–85\u00a0%, n = 49); specificity" in html
+    measured = client.served.card["measured"]
+    balanced, found = measured["balanced_accuracy"], measured["melanoma"]["sensitivity"]
+    value, low, high = (f"{100 * share:.0f}" for share in (balanced["value"], *balanced["interval_95"]))
+    assert f"{value}\u00a0% (95\u00a0% interval {low}–{high}\u00a0%)" in html
+    value, low, high = (f"{100 * share:.0f}" for share in (found["value"], *found["interval_95"]))
+    interval = f"95\u00a0% interval {low}–{high}\u00a0%, n = {found['n']}"
+    assert f"sensitivity {value}\u00a0% ({interval}); specificity" in html
     assert "Mostly light skin" in html
 
 

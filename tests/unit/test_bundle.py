@@ -35,7 +35,7 @@ NAMES = (
     "open_clip_model.safetensors",
     "prompts.json",
     "calibration.json",
-    "text/vocab.txt",
+    "text/package.json",
     "adapter/adapter_model.safetensors",
     "adapter/adapter_config.json",
     "MODEL_CARD.md",

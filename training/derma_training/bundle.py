@@ -5,7 +5,7 @@
 
 Layout: ``bundle.json``, ``open_clip_config.json``, weights, ``text/``,
 ``adapter/`` (optional), ``prompts.json``, ``calibration.json``,
-``metrics.json``, ``MODEL_CARD.md``; ``quality.json`` and ``quality.safetensors`` with the input check's
+``metrics.json``, ``MODEL_CARD.md``, ``split.json`` (names of images by part); ``quality.json`` and ``quality.safetensors`` with the input check's
 limits (optional); ``bundle.json.minisig`` where somebody signed it.
 """
 
