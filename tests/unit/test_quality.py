@@ -1,5 +1,6 @@
 """The input check: what it measures, how its limits are chosen, and that the graph says the same."""
 
+import io
 import json
 import shutil
 
@@ -14,6 +15,7 @@ from derma_semantics.quality import REASONS
 from derma_semantics.synthetic import draw
 from derma_training.bundle import Bundle, BundleError, seal
 from derma_training.classifier import Classifier
+from derma_training.data import Example, Parts
 from derma_training.quality import fit, pixels
 from derma_training.quality.check import QualityCheck
 from derma_training.quality.limits import (
@@ -126,6 +128,24 @@ def test_limits_keep_the_alarms_of_all_measures_together(images):
         new = torch.randn(4000, len(MEASURES)) @ mix
         found.append(fit.noticed(new, limits).any(dim=1).float().mean().item())
     assert 0.02 < np.mean(found) < (0.05 if images == 600 else 0.15)
+
+
+def test_of_two_collections_each_limit_is_the_looser(mini):
+    """So that neither is noticed more often than alone."""
+
+    def examples(prefix, seeds, change=lambda image: image):
+        for seed in seeds:
+            buffer = io.BytesIO()
+            change(draw(seed).image).save(buffer, "PNG")
+            yield Example(f"{prefix}{seed}", f"{prefix}{seed}", seed % 7, prefix, buffer.getvalue)
+
+    known, held_out = list(examples("train", range(8))), list(examples("held out", range(8, 12)))
+    blurred = list(examples("other", range(12, 20), lambda image: image.filter(ImageFilter.GaussianBlur(8))))
+    bundle = Bundle.open(mini)
+    alone = fit.fit_quality(bundle, Parts(train=known, calibration=held_out)).limits
+    both = fit.fit_quality(bundle, Parts(train=known, calibration=held_out, other=blurred)).limits
+    assert all(both[name] >= alone[name] for name in MEASURES)
+    assert both["softness"] > alone["softness"]
 
 
 def test_a_lesion_passes_and_pictures_of_something_else_do_not(classifier):
