@@ -95,7 +95,7 @@ def closed_grpc(service, image):
     channel = grpc.insecure_channel(service.url, [("grpc.use_local_subchannel_pool", 1)])
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
     grpc.channel_ready_future(channel).result(10)
-    calls = [stub.ModelInfer.future(message_of(image, "given up"), timeout=60) for _ in range(4)]
+    calls = [stub.ModelInfer.future(message_of(image, "given up", 60), timeout=60) for _ in range(4)]
     channel.close()
     for call in calls:
         assert call.cancelled() or call.done()
