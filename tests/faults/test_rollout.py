@@ -181,9 +181,9 @@ def test_a_canary_answers_its_share(service, rollout, make, trial, jpeg, until, 
         for canary, end in canaries.items():
             rollout.start(make(canary), trial, share)
             answers = [answer.bundle.digest for answer in rollout.client.classify(images)]
-            again = [answer.bundle.digest for answer in rollout.client.classify(images)]
+            again = [answer.bundle.digest for answer in rollout.client.classify(images[:100])]
             assert set(answers) == {stable, canary}
-            assert answers == again
+            assert again == answers[:100]
             shares[end] = answers.count(canary) / len(images)
             # Five standard deviations of a binomial share.
             assert abs(shares[end] - share / 100) < 5 * (0.2 * 0.8 / len(images)) ** 0.5
