@@ -14,11 +14,10 @@ from statistics import median
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
 
 from derma_semantics import AsyncDermaClient
-from derma_semantics.errors import DeadlineExceeded, Overloaded
+from derma_semantics.errors import DeadlineExceeded
 from derma_semantics.transport import _request as message_of
 from tests.faults.vitals import pending, vitals
 
@@ -45,7 +44,7 @@ async def given_up(client, image, cancelled, expiring):
     ("cancelled", "expiring", "longest"),
     # What the models have begun is finished first: a batch of each. And what is cancelled once it waits for
     # the network, without its time being out, is computed after all; see docs/reliability.md.
-    [(32, 32, 1.0), (64, 0, 5.0)],
+    [(32, 32, 1.0), (64, 0, 2.0)],
     ids=["half of them late", "all cancelled"],
 )
 async def test_given_up_requests_free_their_places(
@@ -66,7 +65,7 @@ async def test_given_up_requests_free_their_places(
         next_one_s={"median": median(waited), "longest": max(waited)},
         left_in_queues=0,
     )
-    assert kinds - {Overloaded} == {asyncio.CancelledError, *([DeadlineExceeded] if expiring else [])}
+    assert {asyncio.CancelledError, *([DeadlineExceeded] if expiring else [])} <= kinds
     assert max(waited) < longest + 20 * quiet
 
 
@@ -112,9 +111,8 @@ def closed_grpc(service, image):
     """A request under way when its channel goes."""
     channel = grpc.insecure_channel(service.url, [("grpc.use_local_subchannel_pool", 1)])
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-    stub.ServerLive(
-        messages.ServerLiveRequest(), timeout=10
-    )  # connected; channel_ready_future looks every 0.2 s
+    # It looks every 0.2 seconds. Faster than that, Triton stops answering: see docs/reliability.md.
+    grpc.channel_ready_future(channel).result(10)
     calls = [stub.ModelInfer.future(message_of(image, "given up", 60), timeout=60) for _ in range(4)]
     channel.close()
     for call in calls:

@@ -7,9 +7,8 @@ from collections import Counter
 
 import pytest
 
-from derma_semantics import AsyncDermaClient
 from derma_semantics.errors import Overloaded
-from tests.faults.traffic import arriving, kept_busy, percentile, throughput
+from tests.faults.traffic import arriving, kept_busy, percentile, sender, throughput
 
 LIMIT = 10.0  # seconds: default_timeout_microseconds of both queues
 REFUSAL = 0.1  # of 95 in 100; the short form, which may share the processors, asks it of half
@@ -40,16 +39,16 @@ async def overloaded(service, image, lasting, amount, note):
     ``lasting``: seconds of each measurement of capacity, and of the burst.
     """
     steady, long = lasting
-    async with AsyncDermaClient(service.url, retry_for=0, timeout=60) as client:
-        before = await kept_busy(client, image, WORKERS, 2)
-        busy = await kept_busy(client, image, WORKERS, steady)
+    async with sender(service.url, image) as ask:
+        before = await kept_busy(ask, WORKERS, 2)
+        busy = await kept_busy(ask, WORKERS, steady)
         capacity = throughput(busy)
-        burst = await arriving(client, image, 3 * capacity, long)
+        burst = await arriving(ask, 3 * capacity, long)
         sent = max(one.sent for one in burst)
         drained = max(one.ended for one in burst) - sent
         while time.monotonic() - sent < RETURN:
-            before += await kept_busy(client, image, 1, 0.1)
-        after = await kept_busy(client, image, WORKERS, steady)
+            before += await kept_busy(ask, 1, 0.1)
+        after = await kept_busy(ask, WORKERS, steady)
     accepted = [one.seconds for one in burst if one.failure is None]
     refused = [one for one in burst if one.failure is not None]
     took = [one.seconds for one in refused]
