@@ -44,7 +44,7 @@ async def given_up(client, image, cancelled, expiring):
     ("cancelled", "expiring", "longest"),
     # What the models have begun is finished first: a batch of each. And what is cancelled once it waits for
     # the network, without its time being out, is computed after all; see docs/reliability.md.
-    [(32, 32, 1.0), (64, 0, 2.0)],
+    [(32, 32, 1.0), (64, 0, 3.0)],
     ids=["half of them late", "all cancelled"],
 )
 async def test_given_up_requests_free_their_places(
