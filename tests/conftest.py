@@ -6,6 +6,7 @@ import io
 import os
 import signal
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,9 @@ def picture() -> Callable[[int], Image.Image]:
 
 @pytest.fixture(scope="session")
 def jpeg(picture: Callable[[int], Image.Image]) -> Callable[[int], bytes]:
-    """A drawn picture by seed, as JPEG."""
+    """A drawn picture by seed, as JPEG; drawn once, as many tests send thousands."""
 
+    @cache
     def encode(seed: int) -> bytes:
         buffer = io.BytesIO()
         picture(seed).save(buffer, "JPEG", quality=92)

@@ -40,6 +40,9 @@ Outputs = dict[str, NDArray[Any]]
 _METADATA = messages.ModelMetadataRequest(name=NETWORK.name)
 _READY = messages.ModelReadyRequest(name=CLASSIFIER.name)
 
+# Seconds. A timeout of 0 would be none to Triton, and an infinite one no number.
+_INSTANT, _LONGEST = 1e-6, 86_400.0
+
 METHOD = "inference.GRPCInferenceService/ModelInfer"
 # What Triton says when its queue is full or a request waited there too long.
 _BEHIND = re.compile(r"maximum queue size|request timeout expired", re.IGNORECASE)
@@ -88,7 +91,7 @@ class GrpcTransport:
         """
         with _traced(self._channel, request_id) as metadata:
             call = self._channel.stub.ModelInfer.future(
-                _request(image, request_id), timeout=timeout, metadata=metadata
+                _request(image, request_id, timeout), timeout=timeout, metadata=metadata
             )
             with under_way(call.cancel):
                 return _arrays(call.result())
@@ -130,7 +133,7 @@ class GrpcAsyncTransport:
     async def infer(self, image: bytes, timeout: float, request_id: str = "") -> Outputs:
         with _traced(self._channel, request_id) as metadata:
             call = self._channel.stub.ModelInfer(
-                _request(image, request_id), timeout=timeout, metadata=metadata
+                _request(image, request_id, timeout), timeout=timeout, metadata=metadata
             )
             return _arrays(await call)
 
@@ -296,18 +299,21 @@ def _translate(url: str, code: str, message: str) -> errors.DermaError:
     return errors.ServiceError(f"{url} failed ({code or 'no status'}): {message}")
 
 
-def _request(image: bytes, request_id: str) -> Any:
+def _request(image: bytes, request_id: str, timeout: float) -> Any:
     """BYTES travel with their length before them, in four bytes, little-endian.
 
-    No outputs are named, which asks for all there are: an older server would refuse a newer name.
+    No outputs are named, which asks for all there are: an older server would refuse a newer name. Triton
+    is told the timeout, or its queues would hold, and compute, what nobody waits for any more.
     """
     tensor = messages.ModelInferRequest.InferInputTensor(name="IMAGE", datatype="BYTES", shape=[1, 1])
-    return messages.ModelInferRequest(
+    request = messages.ModelInferRequest(
         model_name=CLASSIFIER.name,
         id=request_id,
         inputs=[tensor],
         raw_input_contents=[struct.pack("<I", len(image)) + image],
     )
+    request.parameters["timeout"].int64_param = int(1e6 * min(max(_INSTANT, timeout), _LONGEST))
+    return request
 
 
 def _arrays(response: Any) -> Outputs:

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from statistics import median
 
 import grpc
 import numpy as np
@@ -29,27 +30,43 @@ async def alone(client, image):
     return time.monotonic() - begun
 
 
-async def test_given_up_requests_free_their_places(service, jpeg, amount, until, note):
-    """Half are cancelled, half run out of time; the next one waits for none of them."""
-    rounds = amount(3, 25)
+async def given_up(client, image, cancelled, expiring):
+    """What became of requests that are all given up within 0.2 seconds."""
+    tasks = [asyncio.create_task(client.classify(image)) for _ in range(cancelled)]
+    late = [asyncio.create_task(client.classify(image, timeout=0.2)) for _ in range(expiring)]
+    await asyncio.sleep(0.1)
+    for task in tasks:
+        task.cancel()
+    return {type(outcome) for outcome in await asyncio.gather(*tasks, *late, return_exceptions=True)}
+
+
+@pytest.mark.parametrize(
+    ("cancelled", "expiring", "longest"),
+    # What the models have begun is finished first: a batch of each. And what is cancelled once it waits for
+    # the network, without its time being out, is computed after all; see docs/reliability.md.
+    [(32, 32, 1.0), (64, 0, 3.0)],
+    ids=["half of them late", "all cancelled"],
+)
+async def test_given_up_requests_free_their_places(
+    service, jpeg, amount, until, note, request, cancelled, expiring, longest
+):
+    rounds = amount(3, 25 if expiring else 10)
     async with AsyncDermaClient(service.url, timeout=60) as client:
         quiet = sorted([await alone(client, jpeg(0)) for _ in range(10)])[5]
         waited, kinds = [], set()
         for _ in range(rounds):
-            cancelled = [asyncio.create_task(client.classify(jpeg(0))) for _ in range(32)]
-            expiring = [asyncio.create_task(client.classify(jpeg(0), timeout=0.2)) for _ in range(32)]
-            await asyncio.sleep(0.1)
-            for task in cancelled:
-                task.cancel()
-            outcomes = await asyncio.gather(*cancelled, *expiring, return_exceptions=True)
-            kinds |= {type(outcome) for outcome in outcomes}
+            kinds |= await given_up(client, jpeg(0), cancelled, expiring)
             waited.append(await alone(client, jpeg(0)))
     until(lambda: pending(service) == 0, 10, "the queues are empty")
-    note("requests given up", requests=64 * rounds, alone_s=quiet, next_one_s=max(waited), left_in_queues=0)
-    assert {DeadlineExceeded, asyncio.CancelledError} <= kinds
-    # What the models have begun is finished first: a batch of each. And where requests left their queues,
-    # Triton's batchers may let the next one lie for seconds with nothing to do; see docs/reliability.md.
-    assert max(waited) < 5 + 20 * quiet
+    note(
+        f"requests given up, {request.node.callspec.id}",
+        requests=64 * rounds,
+        alone_s=quiet,
+        next_one_s={"median": median(waited), "longest": max(waited)},
+        left_in_queues=0,
+    )
+    assert {asyncio.CancelledError, *([DeadlineExceeded] if expiring else [])} <= kinds
+    assert max(waited) < longest + 20 * quiet
 
 
 def reset(connection):
@@ -94,8 +111,9 @@ def closed_grpc(service, image):
     """A request under way when its channel goes."""
     channel = grpc.insecure_channel(service.url, [("grpc.use_local_subchannel_pool", 1)])
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    # It looks every 0.2 seconds. Faster than that, Triton stops answering: see docs/reliability.md.
     grpc.channel_ready_future(channel).result(10)
-    calls = [stub.ModelInfer.future(message_of(image, "given up"), timeout=60) for _ in range(4)]
+    calls = [stub.ModelInfer.future(message_of(image, "given up", 60), timeout=60) for _ in range(4)]
     channel.close()
     for call in calls:
         assert call.cancelled() or call.done()

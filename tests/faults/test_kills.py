@@ -16,6 +16,7 @@ import urllib3
 
 from derma_saliency.keeper import STEADY
 from derma_semantics import DermaClient
+from tests.e2e.conftest import start, stop
 from tests.faults.traffic import asking
 from tests.faults.vitals import SIDECAR, vitals
 
@@ -109,11 +110,18 @@ def busy_cores(number):
             process.wait(10)
 
 
+@pytest.fixture(scope="module")
+def lasting(repository, mini, tmp_path_factory):
+    """One whose sidecar may be killed."""
+    service = start(repository, tmp_path_factory.mktemp("state"), f"--bundle={mini}")
+    yield service
+    stop(service)
+
+
 @pytest.mark.parametrize("burners", [0, os.cpu_count()], ids=["idle", "busy"])
-def test_the_sidecar_comes_back(start_service, mini, until, burners, amount, note):
+def test_the_sidecar_comes_back(lasting, until, burners, amount, note):
     """Also where every core has something else to do."""
-    service = start_service(f"--bundle={mini}")
-    parts = [WORKER] * amount(1, 4) + [KEEPER] * amount(1, 3)
+    service, parts = lasting, [WORKER] * amount(1, 3) + [KEEPER] * amount(1, 2)
     before, back = round(os.getloadavg()[0], 1), {}
     with DermaClient(service.url) as client, busy_cores(burners):
         for part in parts:

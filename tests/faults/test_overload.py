@@ -7,9 +7,8 @@ from collections import Counter
 
 import pytest
 
-from derma_semantics import AsyncDermaClient
 from derma_semantics.errors import Overloaded
-from tests.faults.traffic import arriving, kept_busy, percentile, throughput
+from tests.faults.traffic import arriving, kept_busy, percentile, sender, throughput
 
 LIMIT = 10.0  # seconds: default_timeout_microseconds of both queues
 REFUSAL = 0.1  # of 95 in 100; the short form, which may share the processors, asks it of half
@@ -18,7 +17,8 @@ WORKERS = 16  # enough for full batches, and within the queues
 
 
 async def test_three_times_capacity(service, jpeg, amount, note):
-    await overloaded(service, jpeg(0), amount, lambda **measured: note("overload", **measured))
+    lasting = amount((4, 8), (10, 30))
+    await overloaded(service, jpeg(0), lasting, amount, lambda **measured: note("overload", **measured))
 
 
 async def test_with_an_audit_log(start_service, jpeg, amount, note, tmp_path):
@@ -28,23 +28,27 @@ async def test_with_an_audit_log(start_service, jpeg, amount, note, tmp_path):
     log = tmp_path / "audit.jsonl"
     service = start_service(f"--audit-log={log}")
     answered = await overloaded(
-        service, jpeg(0), amount, lambda **measured: note("overload with an audit log", **measured)
+        service, jpeg(0), (6, 15), amount, lambda **measured: note("overload with an audit log", **measured)
     )
     assert len(log.read_text().splitlines()) == answered
 
 
-async def overloaded(service, image, amount, note):
-    """A burst at three times capacity, and a while after it; the number of answers in all."""
-    async with AsyncDermaClient(service.url, retry_for=0, timeout=60) as client:
-        before = await kept_busy(client, image, WORKERS, 2)
-        busy = await kept_busy(client, image, WORKERS, amount(4, 15))
+async def overloaded(service, image, lasting, amount, note):
+    """A burst at three times capacity, and a while after it; the number of answers in all.
+
+    ``lasting``: seconds of each measurement of capacity, and of the burst.
+    """
+    steady, long = lasting
+    async with sender(service.url, image) as ask:
+        before = await kept_busy(ask, WORKERS, 2)
+        busy = await kept_busy(ask, WORKERS, steady)
         capacity = throughput(busy)
-        burst = await arriving(client, image, 3 * capacity, amount(8, 40))
+        burst = await arriving(ask, 3 * capacity, long)
         sent = max(one.sent for one in burst)
         drained = max(one.ended for one in burst) - sent
         while time.monotonic() - sent < RETURN:
-            before += await kept_busy(client, image, 1, 0.1)
-        after = await kept_busy(client, image, WORKERS, amount(4, 15))
+            before += await kept_busy(ask, 1, 0.1)
+        after = await kept_busy(ask, WORKERS, steady)
     accepted = [one.seconds for one in burst if one.failure is None]
     refused = [one for one in burst if one.failure is not None]
     took = [one.seconds for one in refused]
@@ -55,7 +59,7 @@ async def overloaded(service, image, amount, note):
         refused=len(refused),
         accepted_p99_s=percentile(accepted, 99),
         refusals_ms={f"p{q}": 1e3 * percentile(took, q) for q in (50, 95, 99, 100)},
-        refused_by=dict(Counter(str(one.failure)[-28:] for one in refused)),
+        refused_by=dict(Counter(str(one.failure).rpartition("] ")[2] for one in refused)),
         queue_empty_after_s=drained,
         capacity_after_5_s=throughput(after),
     )

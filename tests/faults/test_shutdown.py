@@ -52,14 +52,19 @@ def lost_of(requests, told):
     return [one for one in failures if not isinstance(one, Overloaded)]
 
 
-def test_under_load(start_service, until, jpeg, amount, note):
-    requests, told, took = drained(start_service(), until, jpeg(0), amount(24, 48))
+@pytest.mark.parametrize("audited", [False, True], ids=["plain", "audited"])
+def test_under_load(start_service, until, jpeg, amount, note, tmp_path, audited):
+    if audited and amount(True, False):
+        pytest.skip("in the full form")
+    log = tmp_path / "audit.jsonl"
+    service = start_service(*([f"--audit-log={log}"] if audited else []))
+    requests, told, took = drained(service, until, jpeg(0), amount(24, 48))
     under_way = under_way_of(requests, told)
     later = [one for one in requests if one.sent >= told]
     lost = lost_of(requests, told)
     refused = Counter(type(one.failure) for one in later if one.failure is not None)
     note(
-        "shutdown under load",
+        "shutdown under load" + (", with an audit log" if audited else ""),
         under_way=len(under_way),
         lost=len(lost),
         answered_after_the_signal=len(later) - refused.total(),
@@ -69,6 +74,8 @@ def test_under_load(start_service, until, jpeg, amount, note):
     assert lost == []
     assert ServiceUnavailable in refused and set(refused) <= {ServiceUnavailable, Overloaded}
     assert took < GRACE
+    if audited:
+        assert len(log.read_text().splitlines()) == sum(one.failure is None for one in requests)
 
 
 def test_with_kept_connections(start_service, until, jpeg, amount, note):

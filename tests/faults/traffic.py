@@ -1,7 +1,7 @@
 """Requests as users send them, each with what became of it.
 
-async with AsyncDermaClient(url, retry_for=0) as client:
-    requests = await arriving(client, image, rate=100, seconds=5)
+async with sender(url, image) as ask:
+    requests = await arriving(ask, rate=100, seconds=5)
 percentile([one.seconds for one in requests if one.failure is None], 99)
 """
 
@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
 
-from derma_semantics import AsyncDermaClient, DermaClient
+from derma_semantics import DermaClient
+from derma_semantics.transport import GrpcAsyncTransport
+
+Ask = Callable[[], Awaitable[object]]
 
 BACK_OFF = 0.05  # seconds after a failure; a client that hammers takes the processor from the service
 
@@ -39,32 +42,45 @@ def percentile(values: list[float], q: float) -> float:
     return float(np.percentile(values, q))
 
 
-async def arriving(client: AsyncDermaClient, image: bytes, rate: float, seconds: float) -> list[Request]:
+@asynccontextmanager
+async def sender(url: str, image: bytes, timeout: float = 60.0) -> AsyncIterator[Ask]:
+    """Sends as ``AsyncDermaClient`` does, without what each client does for itself before and after.
+
+    Many clients have many processors for that; here they share one thread, and the service's processors.
+    """
+    transport = GrpcAsyncTransport(url)
+    try:
+        yield lambda: transport.infer(image, timeout)
+    finally:
+        await transport.close()
+
+
+async def arriving(ask: Ask, rate: float, seconds: float) -> list[Request]:
     """Open loop: a Poisson process does not wait for answers."""
     rng, begun, due, tasks = np.random.default_rng(0), time.monotonic(), 0.0, []
     while (due := due + float(rng.exponential(1 / rate))) < seconds:
         await asyncio.sleep(max(0.0, begun + due - time.monotonic()))
-        tasks.append(asyncio.create_task(_one(client, image)))
+        tasks.append(asyncio.create_task(_one(ask)))
     return await asyncio.gather(*tasks)
 
 
-async def kept_busy(client: AsyncDermaClient, image: bytes, workers: int, seconds: float) -> list[Request]:
+async def kept_busy(ask: Ask, workers: int, seconds: float) -> list[Request]:
     """Closed loop: so many are always under way."""
     end = time.monotonic() + seconds
 
     async def work() -> list[Request]:
         found = []
         while time.monotonic() < end:
-            found.append(await _one(client, image))
+            found.append(await _one(ask))
         return found
 
     return list(chain(*await asyncio.gather(*(work() for _ in range(workers)))))
 
 
-async def _one(client: AsyncDermaClient, image: bytes) -> Request:
+async def _one(ask: Ask) -> Request:
     sent = time.monotonic()
     try:
-        await client.classify(image)
+        await ask()
     except Exception as exc:
         return Request(sent, time.monotonic(), exc)
     return Request(sent, time.monotonic())

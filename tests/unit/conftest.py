@@ -31,7 +31,7 @@ def answers():
 
 
 class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Counts requests, keeps their metadata, and fails as it is told.
+    """Counts requests, keeps their metadata and timeouts, and fails as it is told.
 
     Attributes:
         refusals: (status, message) of the next answers; then it answers.
@@ -41,7 +41,7 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def __init__(self):
         self.asked, self.begun, self.gone = 0, 0, 0
-        self.images, self.metadata, self.refusals, self.ids = [], [], [], []
+        self.images, self.metadata, self.refusals, self.ids, self.timeouts = [], [], [], [], []
         self.answers = answers()
         self.configs, self.steps = 0, []
         self.gate = threading.Event()
@@ -54,6 +54,7 @@ class KServe(service_pb2_grpc.GRPCInferenceServiceServicer):
             self.metadata.append(dict(context.invocation_metadata()))
             self.images.append(request.raw_input_contents[0][4:])
             self.ids.append(request.id)
+            self.timeouts.append(request.parameters["timeout"].int64_param)
             refusal = self.refusals.pop(0) if self.refusals else None
         while not self.gate.wait(0.01):
             if not context.is_active():

@@ -7,13 +7,14 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelEnsembling
 
 from derma_semantics import AsyncDermaClient, DermaClient
 from derma_semantics.connection import Connection
 from derma_semantics.errors import DeadlineExceeded, ServiceUnavailable
-from derma_semantics.transport import ModelControl
+from derma_semantics.transport import ModelControl, _request
 
 
 def test_an_answer_and_what_is_served(kserve):
@@ -107,6 +108,25 @@ def test_no_answer_in_time(kserve):
     with DermaClient(f"127.0.0.1:{port}") as client, pytest.raises(DeadlineExceeded, match=str(port)):
         client.classify(b"x", timeout=0.3)
     assert service.begun == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "least", "most"), [(5, 4e6, 5e6), (1e-9, 1, 1), (float("inf"), 8e10, 9e10)]
+)
+def test_the_server_is_told_how_long_its_answer_is_waited_for(seconds, least, most):
+    """In microseconds: Triton's queues then let go of what nobody waits for."""
+    told = _request(b"x", "", seconds).parameters["timeout"].int64_param
+    assert least <= told <= most
+
+
+def test_a_later_attempt_tells_what_is_left(kserve):
+    service, port, _ = kserve()
+    service.refusals = [(grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")]
+    with DermaClient(f"127.0.0.1:{port}") as client:
+        client.classify(b"x", timeout=5)
+    first, second = service.timeouts
+    assert 4e6 < first <= 5e6
+    assert 4e6 < second < first - 5e4  # the shortest pause between attempts
 
 
 def test_addresses_take_turns_and_the_dead_are_passed_over(kserve):
