@@ -5,8 +5,9 @@
 
 Layout: ``bundle.json``, ``open_clip_config.json``, weights, ``text/``,
 ``adapter/`` (optional), ``prompts.json``, ``calibration.json``,
-``metrics.json``, ``MODEL_CARD.md``, ``split.json`` (names of images by part); ``quality.json`` and ``quality.safetensors`` with the input check's
-limits (optional); ``bundle.json.minisig`` where somebody signed it.
+``metrics.json``, ``MODEL_CARD.md``, ``split.json`` (names of images by part); ``quality.json`` and
+``quality.safetensors`` with the input check's limits (optional); ``bundle.json.minisig`` where
+somebody signed it.
 """
 
 from __future__ import annotations
