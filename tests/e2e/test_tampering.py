@@ -85,7 +85,7 @@ def swap_parameter(version):
 def swap_thresholds(version):
     """What the configuration tells people of the bundle's calibration."""
     config = version.parent / "config.pbtxt"
-    config.write_text(config.read_text().replace('"review": 0.1235', '"review": 0.9235'))
+    config.write_text(re.sub(r'"review": 0\.\d+', '"review": 0.9235', config.read_text(), count=1))
     return r"states calibration .*, version 2 was exported with"
 
 
