@@ -34,7 +34,7 @@ from derma_training.recipe import (
     split,
     train_weights,
 )
-from derma_training.start import check_unseen
+from derma_training.start import BASES, check_unseen
 
 WORDS = """
 name = "small"
@@ -89,7 +89,7 @@ def old(tmp_path_factory, photos):
     names = [example.name for example in read(photos)]
     parts = {"calibration": names[:7], "test": names[7:14], "train": names[14:]}
     write_json(folder / "split.json", parts)
-    return seal(folder, name="old", base_model="drawn", git_commit="0123456789abcdef")
+    return seal(folder, name="old", base_model=BASES["mini"], git_commit="0123456789abcdef")
 
 
 @pytest.fixture
@@ -187,6 +187,15 @@ def test_training_goes_on_from_a_bundle(old, full, photos, tmp_path):
     trained = json.loads((bundle.path / "split.json").read_text())["train"]
     assert {"DRAWN_020", "DRAWN_040", "DRAWN_041"} <= set(trained)
     assert len(bundle_parts(bundle, few).train) == 26
+
+
+def test_a_bundle_goes_on_only_with_its_own_architecture(old, words, photos, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(old.path, other)
+    seal(other, name="other", base_model="microsoft/BiomedCLIP")
+    for start, config in ((other, words), (old.path, words.model_copy(update={"base": "biomedclip"}))):
+        with pytest.raises(ValueError, match="is a bundle of .*, the run's base is"):
+            make_bundle(config, read(photos), Place(start, tmp_path / "new"), say=lambda line: None)
 
 
 def test_parts_of_a_start_need_a_bundle(words, photos, tmp_path):

@@ -65,7 +65,17 @@ def check_unseen(start: Path, parts: Parts) -> None:
 
 
 def prepare(config: Config, start: Path, out: Path) -> None:
-    """Write what no phase trains: configuration, text encoder; BiomedCLIP's own files; a start's adapter."""
+    """Write what no phase trains: configuration, text encoder; BiomedCLIP's own files; a start's adapter.
+
+    Raises:
+        ValueError: the start is a bundle, and it or the run is of another base than ``mini``.
+    """
+    bundle = start_bundle(start)
+    if bundle and {config.base, bundle.manifest["base_model"]} != {"mini", BASES["mini"]}:
+        raise ValueError(
+            f"{start} is a bundle of {bundle.manifest['base_model']}, the run's base is {config.base}: "
+            f"only bundles of {BASES['mini']} go on, with base mini"
+        )
     for leftover in ("text", "adapter"):
         shutil.rmtree(out / leftover, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -73,7 +83,7 @@ def prepare(config: Config, start: Path, out: Path) -> None:
         shutil.copytree(start, out, dirs_exist_ok=True)
         return
     architecture.write_mini(out)
-    if (bundle := start_bundle(start)) and bundle.adapter and _keeps_adapter(config):
+    if bundle and bundle.adapter and _keeps_adapter(config):
         shutil.copytree(bundle.adapter, out / "adapter")
 
 
