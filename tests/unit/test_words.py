@@ -196,6 +196,7 @@ def test_a_bundle_goes_on_only_with_its_own_architecture(old, words, photos, tmp
     for start, config in ((other, words), (old.path, words.model_copy(update={"base": "biomedclip"}))):
         with pytest.raises(ValueError, match="is a bundle of .*, the run's base is"):
             make_bundle(config, read(photos), Place(start, tmp_path / "new"), say=lambda line: None)
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_parts_of_a_start_need_a_bundle(words, photos, tmp_path):

@@ -282,9 +282,9 @@ def _begin(config: Config, place: Place) -> None:
     """
     if (place.out / MANIFEST).exists():
         raise ValueError(f"{place.out} holds a finished bundle: remove it, or choose another --out")
+    prepare(config, place.start, place.out)
     place.run.mkdir(parents=True, exist_ok=True)
     (place.run / CONFIGURATION).write_text(dump(config))
-    prepare(config, place.start, place.out)
 
 
 def _decoded(examples: Sequence[Example], part: str) -> TrainingSet:
