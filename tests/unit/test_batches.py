@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from derma_semantics.conditions import CODES
-from derma_training.learning.batches import Batches, TrainingSet, augmentation, sampling
+from derma_training.learning.augmentation import draw
+from derma_training.learning.batches import Batches, TrainingSet, sampling
 from derma_training.learning.config import Augmentation, Balance, Phase
 
 COUNTS = (40, 300, 20, 15, 50, 5, 6)
@@ -47,11 +48,11 @@ def test_a_condition_without_images_is_never_drawn(data):
 
 
 def test_batches_depend_on_seed_and_step_alone(data):
-    """From the middle, with workers, or by another process: the same images, changed alike."""
+    """From the middle, or by another process: the same images, changed alike."""
     settings = phase(augmentation=Augmentation(), balance=Balance(sampling=0.5))
     stream = Batches(data, settings, seed=4)
     batches = list(islice(stream.from_step(0), 4))
-    later = next(iter(Batches(data, settings, seed=4, workers=1).from_step(3)))
+    later = next(iter(Batches(data, settings, seed=4).from_step(3)))
     assert torch.equal(batches[3][0], later[0])
     assert torch.equal(batches[3][1], later[1])
     assert not torch.equal(batches[2][0], later[0])
@@ -97,9 +98,60 @@ def test_only_rare_conditions_are_changed_heavily(data):
     assert changed[True] > 20
 
 
+def changed(pixels, seed=0, **settings):
+    plain = Augmentation(**{"crop": 1, "flips": False, "jitter": 0, **settings})
+    rare = torch.zeros(len(pixels), dtype=torch.bool)
+    return draw(plain, plain, rare, torch.Generator().manual_seed(seed)).apply(pixels)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """Twelve times the same picture, smooth as photographs are, with neither symmetry nor plain colour."""
+    down, across = torch.meshgrid(torch.arange(224.0), torch.arange(224.0), indexing="ij")
+    image = torch.stack([40 + 0.6 * down, 200 - 0.5 * across, 60 + 0.3 * (down + across)], dim=-1)
+    return image.round().to(torch.uint8).expand(12, -1, -1, -1)
+
+
+def test_nothing_changes_without_settings(picture):
+    assert torch.equal(changed(picture), picture)
+
+
+def test_flips_are_the_eight_symmetries_of_a_square(picture):
+    """Every result is one of torch's own eight, and twelve draws hold more than three of them."""
+    image = picture[0]
+    eight = [image.rot90(k).flip(dims) for k in range(4) for dims in ([], [1])]
+    found = set()
+    for result in changed(picture, flips=True):
+        distance = [float((result.float() - other.float()).abs().max()) for other in eight]
+        assert min(distance) <= 1
+        found.add(distance.index(min(distance)))
+    assert len(found) > 3
+
+
+def test_a_crop_keeps_at_least_its_share(picture):
+    """On a ramp the range of values tells how much of each side is left."""
+    sides = []
+    for result in changed(picture, crop=0.25):
+        left = [float(result[..., c].max()) - float(result[..., c].min()) for c in (0, 1)]
+        sides.append((left[0] / (0.6 * 223), left[1] / (0.5 * 223)))
+    areas = [down * across for down, across in sides]
+    assert 0.24 < min(areas) < 0.6
+    assert max(areas) > 0.6
+    assert all(0.78 < down / across < 1.28 for down, across in sides)
+
+
+def test_jitter_and_gain_stay_in_their_bounds():
+    grey = torch.full((64, 8, 8, 3), 100, dtype=torch.uint8)
+    light = changed(grey, gain=0.2)[:, 0, 0].float()
+    assert light.min() >= 80
+    assert light.max() <= 120
+    assert (light.max(dim=1).values - light.min(dim=1).values).median() > 5  # channels change apart
+    bright = changed(grey, jitter=0.3)[:, 0, 0].float()
+    assert 69 <= bright.min() < 85
+    assert 115 < bright.max() <= 131
+    assert torch.equal(bright[:, 0], bright[:, 2])  # grey stays grey
+
+
 def test_rotation_shows_no_black_corners():
-    bright = torch.full((3, 224, 224), 200, dtype=torch.uint8)
-    for seed in range(5):
-        torch.manual_seed(seed)
-        turned = augmentation(Augmentation(crop=1, flips=False, jitter=0, rotation=45))(bright)
-        assert turned.min() >= 199
+    bright = torch.full((5, 224, 224, 3), 200, dtype=torch.uint8)
+    assert changed(bright, rotation=45).min() >= 199

@@ -74,7 +74,7 @@ def run(*arguments):
 def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     """A trial first, then the bundle from the same checkpoints; evaluated again it says the same."""
     out = tmp_path / "own"
-    command = ["fit", configuration, "--data", photos, "--start", start, "--out", out, "--workers", 0]
+    command = ["fit", configuration, "--data", photos, "--start", start, "--out", out]
     trial = run(*command, "--trial")
     assert trial.exit_code == 0, trial.output
     assert "lora: on validation balanced accuracy" in trial.output
@@ -126,7 +126,7 @@ def test_a_fifth_of_other_collections_is_measured_apart(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"other{number}.jpg").write_bytes(jpeg(100 + number))
     out = tmp_path / "own"
-    given = ["fit", configuration, "--data", photos, "--start", start, "--out", out, "--workers", 0]
+    given = ["fit", configuration, "--data", photos, "--start", start, "--out", out]
     result = run(*given, "--data", others, "--set", "split.target=ISIC 2018", "--set", "phases.0.patience=0")
     assert result.exit_code == 0, result.output
     metrics = json.loads((out / "metrics.json").read_text())
@@ -166,7 +166,7 @@ def test_other_settings_do_not_continue_a_run(photos, start, configuration, tmp_
     place, config = Place(start, tmp_path / "own"), load(configuration, ["phases.0.patience=0"])
     parts = split(read(photos), config, start)
     only_full = config.model_copy(update={"phases": config.phases[:1]})
-    train_weights(only_full, parts, place, workers=0, say=lambda line: None)
+    train_weights(only_full, parts, place, say=lambda line: None)
     changed = load(configuration, ["seed=1", "phases.0.patience=0"])
     with pytest.raises(ValueError, match=r"belongs to another run: its settings, data or starting weights"):
         make_bundle(changed, read(photos), place, say=lambda line: None)

@@ -147,7 +147,7 @@ def test_a_start_that_has_seen_what_is_held_out_is_refused(old, full, photos, tm
     config = load(full, ["split.seed=1"])
     parts = split(read(photos), config, old.path)
     with pytest.raises(ValueError, match=r"of the part (validation|calibration|test), e\.g\. DRAWN_\d+, may"):
-        train_weights(config, parts, Place(old.path, tmp_path / "new"), workers=0, say=lambda line: None)
+        train_weights(config, parts, Place(old.path, tmp_path / "new"), say=lambda line: None)
     assert not (tmp_path / "new").exists()
     examples = read(photos)
     known, unseen = examples[20], examples[0]

@@ -78,7 +78,6 @@ def main() -> None:
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The bundle's folder."
 )
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting for this run.")
-@click.option("--workers", default=1, show_default=True, help="Processes that augment images.")
 @click.option("--trial", is_flag=True, help="Only train; the last line is the validation figure. No bundle.")
 def fit(
     configuration: Path,
@@ -86,7 +85,6 @@ def fit(
     start: Path,
     out: Path,
     changes: tuple[str, ...],
-    workers: int,
     trial: bool,
 ) -> None:
     """Train a model, calibrate and measure it, and write a bundle.
@@ -106,9 +104,9 @@ def fit(
         config, place = load(configuration, changes), Place(start, out)
         examples = _read(data)
         if trial:
-            train_weights(config, split(examples, config, start), place, workers=workers, say=click.echo)
+            train_weights(config, split(examples, config, start), place, say=click.echo)
             return
-        if bundle := make_bundle(config, examples, place, workers=workers, say=click.echo):
+        if bundle := make_bundle(config, examples, place, say=click.echo):
             click.echo(summary(json.loads((bundle.path / "metrics.json").read_text())))
             click.echo(f"bundle {bundle.name} ({bundle.digest[:12]}) in {out}")
 

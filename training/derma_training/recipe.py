@@ -97,7 +97,6 @@ def make_bundle(
     examples: Sequence[Example],
     place: Place,
     *,
-    workers: int = 0,
     say: Say = print,
 ) -> Bundle | None:
     """Train, calibrate, measure and seal.
@@ -107,7 +106,7 @@ def make_bundle(
     """
     commit = _git_commit()
     parts = split(examples, config, place.start)
-    accelerator = train_weights(config, parts, place, workers=workers, say=say)
+    accelerator = train_weights(config, parts, place, say=say)
     if not accelerator.is_main_process:
         return None
     bundle = finish(config, parts, place, commit)
@@ -146,7 +145,7 @@ def bundle_parts(bundle: Bundle, examples: Sequence[Example]) -> Parts:
     return Parts(train, **parts, other=[example for example in examples if example.name in other])
 
 
-def train_weights(config: Config, parts: Parts, place: Place, *, workers: int, say: Say) -> Accelerator:
+def train_weights(config: Config, parts: Parts, place: Place, *, say: Say) -> Accelerator:
     """Run all phases and leave configuration, text encoder, weights and adapter in ``place.out``."""
     check_unseen(place.start, parts)
     accelerator = Accelerator(mixed_precision=config.precision)
@@ -155,7 +154,7 @@ def train_weights(config: Config, parts: Parts, place: Place, *, workers: int, s
     accelerator.wait_for_everyone()
     lists = (_rows(parts.train), _rows(parts.validation), map(str, PROMPTS.items()))
     inputs = " ".join([*map(_digest, lists), start_digest(config, place.start)])
-    run = Run(accelerator, place.run, config.seed, inputs, workers)
+    run = Run(accelerator, place.run, config.seed, inputs)
     for number in range(len(config.phases)):
         _run_phase(config, number, parts, place, run, say)
     return accelerator

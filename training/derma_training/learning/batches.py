@@ -1,10 +1,9 @@
 """Batches that depend only on seed and step, so that a run can stop and go on anywhere.
 
-    stream = Batches(TrainingSet(pixels, labels), phase, seed=0)
+    stream = Batches(TrainingSet(pixels, labels), phase, seed=0, device=accelerator.device)
     for pixels, labels in stream.from_step(120): ...
 
-Every image draws its augmentation from a seed of its own: the number of workers and
-processes changes nothing.
+What happens to the images of a step is drawn for the whole step: the number of processes changes nothing.
 """
 
 from __future__ import annotations
@@ -15,14 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import InterpolationMode, v2
 
 from derma_semantics.conditions import CONDITIONS
-from derma_semantics.contract import IMAGE_SIZE
-from derma_training.learning.config import Augmentation, Balance, Phase
-
-Item = tuple[int, int]
+from derma_training.learning.augmentation import draw
+from derma_training.learning.config import Balance, Phase
 
 # What a seed is for, so that no two draws share a stream.
 ROWS, IMAGES, TEXTS, MIXTURES, DROPOUT = range(1, 6)
@@ -41,7 +36,7 @@ class Batches:
 
     Args:
         rank, world: which share; a batch is cut into ``world * accumulate`` pieces.
-        workers: processes that decode and augment.
+        device: where images are changed and batches are wanted.
 
     Attributes:
         steps: optimiser steps an epoch.
@@ -49,7 +44,14 @@ class Batches:
     """
 
     def __init__(
-        self, data: TrainingSet, phase: Phase, *, seed: int, rank: int = 0, world: int = 1, workers: int = 0
+        self,
+        data: TrainingSet,
+        phase: Phase,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         pieces = world * phase.accumulate
         if phase.batch_size % pieces:
@@ -61,54 +63,27 @@ class Batches:
             raise ValueError(
                 f"{len(data.labels)} training images do not fill one batch of {phase.batch_size}"
             )
-        self.data, self.phase, self.seed, self.workers = data, phase, seed, workers
+        self.data, self.phase, self.seed, self.device = data, phase, seed, device
         self.rank, self.world, self.size = rank, world, phase.batch_size // pieces
         self.steps = len(data.labels) // phase.batch_size
         self.weights, self.prior = sampling(data.labels, phase.balance)
+        counts = torch.bincount(data.labels, minlength=len(CONDITIONS))
+        self.rare = (counts < phase.balance.rare)[data.labels]
 
     def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless: NHWC uint8 pixels and labels, ``accumulate`` batches a step."""
-        plan = _Plan(self, step)
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            _Augmented(self.data, self.phase), batch_sampler=plan, num_workers=self.workers
-        )
-        yield from loader
-
-
-class _Plan:
-    """Which images stand in which batch, each with its seed."""
-
-    def __init__(self, stream: Batches, first: int) -> None:
-        self.stream, self.first = stream, first
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        stream, step = self.stream, self.first
+        phase = self.phase
         while True:
-            draw = torch.Generator().manual_seed(mix(stream.seed, ROWS, step))
-            count = stream.phase.batch_size
-            rows = torch.multinomial(stream.weights, count, replacement=True, generator=draw).tolist()
-            items = [(row, mix(stream.seed, IMAGES, step, position)) for position, row in enumerate(rows)]
-            for turn in range(stream.phase.accumulate):
-                start = (turn * stream.world + stream.rank) * stream.size
-                yield items[start : start + stream.size]
+            random = torch.Generator().manual_seed(mix(self.seed, ROWS, step))
+            rows = torch.multinomial(self.weights, phase.batch_size, replacement=True, generator=random)
+            random.manual_seed(mix(self.seed, IMAGES, step))
+            changes = draw(phase.augmentation, phase.rare_augmentation, self.rare[rows], random)
+            for turn in range(phase.accumulate):
+                start = (turn * self.world + self.rank) * self.size
+                piece = slice(start, start + self.size)
+                pixels = self.data.pixels[rows[piece]].to(self.device)
+                yield changes[piece].apply(pixels), self.data.labels[rows[piece]].to(self.device)
             step += 1
-
-
-class _Augmented(Dataset[tuple[Tensor, Tensor]]):
-    def __init__(self, data: TrainingSet, phase: Phase) -> None:
-        self.data = data
-        counts = torch.bincount(data.labels, minlength=len(CONDITIONS))
-        self.rare = counts < phase.balance.rare
-        self.common, self.heavy = augmentation(phase.augmentation), augmentation(phase.rare_augmentation)
-
-    def __getitem__(self, item: Item) -> tuple[Tensor, Tensor]:
-        row, seed = item
-        label = self.data.labels[row]
-        change = self.heavy if self.rare[label] else self.common
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            image = change(self.data.pixels[row].permute(2, 0, 1))
-        return image.permute(1, 2, 0), label
 
 
 def sampling(labels: Tensor, balance: Balance) -> tuple[Tensor, Tensor]:
@@ -119,30 +94,6 @@ def sampling(labels: Tensor, balance: Balance) -> tuple[Tensor, Tensor]:
     return (share / counts.clamp(min=1))[labels], share.clamp(min=1e-6).float()
 
 
-def augmentation(settings: Augmentation) -> v2.Transform:
-    """The transform of uint8 CHW images that the settings describe."""
-    steps: list[v2.Transform] = []
-    if settings.rotation:
-        margin = IMAGE_SIZE // 4  # hides the corners of a turned square
-        steps += [
-            v2.Pad(margin, padding_mode="reflect"),
-            v2.RandomRotation(settings.rotation, interpolation=InterpolationMode.BILINEAR),
-            v2.CenterCrop(IMAGE_SIZE),
-        ]
-    steps.append(
-        v2.RandomResizedCrop(IMAGE_SIZE, scale=(settings.crop, 1.0), ratio=(0.8, 1.25), antialias=True)
-    )
-    if settings.flips:
-        steps += [v2.RandomHorizontalFlip(), v2.RandomChoice([_quarter_turns(n) for n in range(4)])]
-    if settings.jitter or settings.hue:
-        steps.append(v2.ColorJitter(settings.jitter, settings.jitter, settings.jitter, settings.hue))
-    return v2.Compose(steps)
-
-
 def mix(*numbers: int) -> int:
     """One seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _quarter_turns(count: int) -> v2.Transform:
-    return v2.Lambda(lambda image: image.rot90(count, dims=(-2, -1)))

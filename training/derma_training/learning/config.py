@@ -63,18 +63,18 @@ class Augmentation(_Table):
     """Random changes to a training image; dermoscopy has no upright.
 
     Attributes:
-        crop: least share of the area that RandomResizedCrop keeps.
+        crop: least share of the area that a crop keeps, enlarged to full size.
         flips: mirror and turn by quarters.
         rotation: largest turn in degrees on top of that; corners are filled by reflection.
-        jitter: strength of ColorJitter's brightness, contrast and saturation.
-        hue: strength of its hue, in turns of the colour wheel.
+        jitter: strength of changes to brightness, contrast and saturation.
+        gain: strength of a change to each channel: light of another colour.
     """
 
     crop: float = Field(0.5, gt=0, le=1)
     flips: bool = True
     rotation: float = Field(0.0, ge=0, le=180)
     jitter: float = Field(0.2, ge=0, lt=1)
-    hue: float = Field(0.0, ge=0, le=0.5)
+    gain: float = Field(0.0, ge=0, lt=1)
 
 
 class Lora(_Table):
@@ -105,6 +105,8 @@ class Phase(_Table):
             (arXiv 1710.09412); only with loss ``definitions``.
         text_noise: length of the noise on texts, as a share of theirs; only with method ``words``.
         ema: decay of the averaged weights a step; 0 keeps the last weights.
+        soup: networks that train from the same start, on images drawn in other orders; the result is the mean
+            of their weights (model soups, arXiv 2203.05482).
         wise: share of the starting weights in the result (WiSE-FT, arXiv 2109.01903).
         patience: epochs without a better balanced accuracy on validation before it stops and
             goes back to the best; 0 runs to the end.
@@ -126,12 +128,13 @@ class Phase(_Table):
     mixup: float = Field(0.0, ge=0)
     text_noise: float = Field(0.0, ge=0)
     ema: Share = 0.0
+    soup: int = Field(1, ge=1)
     wise: Share = 0.0
     patience: int = Field(0, ge=0)
     lora: Lora = Lora()
     balance: Balance = Balance()
     augmentation: Augmentation = Augmentation()
-    rare_augmentation: Augmentation = Augmentation(crop=0.3, rotation=45, jitter=0.3, hue=0.02)
+    rare_augmentation: Augmentation = Augmentation(crop=0.3, rotation=45, jitter=0.3, gain=0.1)
 
 
 class Config(_Table):
@@ -158,6 +161,8 @@ class Config(_Table):
             raise ValueError("only words may follow a lora phase: its adapters rest on finished weights")
         if len({phase.name for phase in self.phases}) < len(self.phases):
             raise ValueError("two phases have the same name")
+        if any(phase.method != "full" and phase.soup > 1 for phase in self.phases):
+            raise ValueError("soup is for method full: factors of adapters have no mean, and words are cheap")
         if any(phase.method == "lora" and phase.wise for phase in self.phases):
             raise ValueError("wise interpolates weights; a lora phase has only factors of them")
         if any(phase.method != "words" and phase.text_noise for phase in self.phases):

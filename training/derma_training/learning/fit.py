@@ -50,14 +50,12 @@ class Run:
     Attributes:
         folder: takes checkpoints, loss curves and TensorBoard logs.
         inputs: identifies what else the result depends on, e.g. digests of data and weights.
-        workers: processes that augment images; changes no result.
     """
 
     accelerator: Accelerator
     folder: Path
     seed: int
     inputs: str = ""
-    workers: int = 0
 
 
 def fit(
@@ -72,6 +70,8 @@ def fit(
 ) -> dict[str, float]:
     """Train the parameters of ``model`` that require gradients, in place.
 
+    With ``phase.soup`` they are trained several times from the same start, and the results' mean stays.
+
     Returns:
         ``balanced_accuracy`` and ``macro_auc`` of the result on ``validation``; empty without one.
 
@@ -81,10 +81,16 @@ def fit(
     """
     if phase.patience and validation is None:
         raise ValueError(f"phase {phase.name}: patience needs a validation part")
-    trainer = _Trainer(model, tokenizer, prompts, normalise, training, phase, run)
-    with _patch_dropout(model, phase) as drop:
-        trainer.train(validation, drop)
-    trainer.conclude()
+    start, results = trainable(model), []
+    for order in range(phase.soup):
+        restore(model, start)
+        trainer = _Trainer(model, tokenizer, prompts, normalise, training, phase, run, order)
+        with _patch_dropout(model, phase) as drop:
+            trainer.train(validation, drop)
+        trainer.conclude()
+        results.append(trainable(model))
+        run.accelerator.free_memory()
+    restore(model, {name: torch.stack([one[name] for one in results]).mean(dim=0) for name in start})
     return trainer.validate(validation, averaged=False) if validation else {}
 
 
@@ -149,18 +155,22 @@ class _Trainer:
         training: TrainingSet,
         phase: Phase,
         run: Run,
+        order: int,
     ) -> None:
         self.phase, self.run, self.accelerator = phase, run, run.accelerator
+        self.name = phase.name if phase.soup == 1 else f"{phase.name}-{order + 1}"
         self.model = model.to(run.accelerator.device)
+        for block in model.visual.trunk.blocks:  # written out, it is faster on a CPU only
+            block.attn.fused_attn = run.accelerator.device.type == "cuda"
         self.start = trainable(model)
-        self.seed = mix(run.seed, zlib.crc32(phase.name.encode()))  # phases do not repeat each other
+        self.seed = mix(run.seed, zlib.crc32(self.name.encode()))  # phases do not repeat each other
         self.stream = Batches(
             training,
             phase,
             seed=self.seed,
             rank=run.accelerator.process_index,
             world=run.accelerator.num_processes,
-            workers=run.workers,
+            device=run.accelerator.device,
         )
         self.total = phase.epochs * self.stream.steps
         self.texts = Definitions(model, tokenizer, prompts)
@@ -175,7 +185,7 @@ class _Trainer:
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(phase.ema)) if phase.ema else None
         )
         self.checkpoint = Checkpoint(
-            run.folder / "checkpoints" / f"{phase.name}.pt",
+            run.folder / "checkpoints" / f"{self.name}.pt",
             f"{phase.model_dump_json()} seed {run.seed} {run.accelerator.mixed_precision} {run.inputs}",
         )
         self.losses: list[float] = []  # of this epoch
@@ -185,7 +195,7 @@ class _Trainer:
     def train(self, validation: TrainingSet | None, drop: PatchDropout | None) -> None:
         """Run the epochs that are left."""
         batches = self.stream.from_step(self.step)
-        with History(self._log_folder(), self.phase.name, first_step=self.step) as history:
+        with History(self._log_folder(), self.name, first_step=self.step) as history:
             while self.step < self.total and not self._stopped():
                 self._epoch(batches, drop, history)
                 self._finish_epoch(validation, history)
@@ -218,7 +228,7 @@ class _Trainer:
         steps = range(self.step, epoch * self.stream.steps)
         bar = tqdm(
             steps,
-            desc=f"{self.phase.name} {epoch}/{self.phase.epochs}",
+            desc=f"{self.name} {epoch}/{self.phase.epochs}",
             unit="batch",
             disable=not self.accelerator.is_main_process,
         )
@@ -237,7 +247,7 @@ class _Trainer:
         """One optimiser step over all its batches; returns the loss, the mean over processes."""
         total = 0.0
         for turn in range(self.phase.accumulate):
-            pixels, labels = (t.to(self.accelerator.device) for t in next(batches))
+            pixels, labels = next(batches)
             # For drop path and patch dropout.
             torch.manual_seed(mix(self.seed, DROPOUT, self.step, turn, self.accelerator.process_index))
             last = turn == self.phase.accumulate - 1

@@ -1,0 +1,90 @@
+"""Random changes to training images, a whole batch at once, on the device it is on.
+
+    changes = draw(common, heavy, rare, generator)        # one row an image
+    pixels = changes.apply(pixels)                        # uint8 (B, 224, 224, 3), changed
+
+Crop, turn and mirror are one affine resampling, so that every image is interpolated once; what lies
+outside the photograph is its reflection. Light follows torchvision's ColorJitter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from derma_training.learning.config import Augmentation
+
+# Of a crop's width to its height.
+RATIO = 1.25
+GREY = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happens to each of B images.
+
+    Attributes:
+        place: from output to input coordinates in [-1, 1], shape (B, 2, 3).
+        gain: factor on each channel, shape (B, 3).
+        contrast, saturation: 1 changes nothing, 0 leaves the mean grey, or greys; shape (B,).
+    """
+
+    place: Tensor
+    gain: Tensor
+    contrast: Tensor
+    saturation: Tensor
+
+    def __getitem__(self, rows: slice) -> Changes:
+        return Changes(*(values[rows] for values in vars(self).values()))
+
+    def apply(self, pixels: Tensor) -> Tensor:
+        """Change uint8 images of shape (B, H, W, 3)."""
+        place, gain, contrast, saturation = (v.to(pixels.device) for v in vars(self).values())
+        images = pixels.permute(0, 3, 1, 2).float()
+        grid = F.affine_grid(place, list(images.shape), align_corners=False)
+        images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        images = (images * gain[:, :, None, None]).clamp(0, 255)
+        images = _towards(_grey(images).mean(dim=(2, 3), keepdim=True), images, contrast)
+        images = _towards(_grey(images), images, saturation)
+        return images.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def draw(common: Augmentation, heavy: Augmentation, rare: Tensor, generator: torch.Generator) -> Changes:
+    """Changes to B images, which depend on the generator alone.
+
+    Args:
+        common, heavy: settings for images that are not, or are, ``rare``.
+        rare: bool (B,).
+    """
+    names = ("crop", "flips", "rotation", "jitter", "gain")
+    bounds = torch.tensor([[float(getattr(settings, name)) for name in names] for settings in (common, heavy)])
+    crop, flips, rotation, jitter, gain = bounds[rare.long()].T
+
+    def uniform(*more: int) -> Tensor:
+        return torch.rand(len(rare), *more, generator=generator) * 2 - 1
+
+    area = crop + (1 - crop) * (uniform() + 1) / 2
+    ratio = (RATIO ** uniform()).clamp(min=area, max=1 / area)  # no side is longer than the photograph's
+    width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
+    quarters = torch.randint(4, (len(rare),), generator=generator)
+    angle = math.pi / 2 * quarters * flips + torch.deg2rad(rotation) * uniform()
+    mirror = torch.where((uniform() < 0) & flips.bool(), -1.0, 1.0)
+    across = torch.stack([width * angle.cos() * mirror, -width * angle.sin(), (1 - width) * uniform()], dim=-1)
+    down = torch.stack([height * angle.sin() * mirror, height * angle.cos(), (1 - height) * uniform()], dim=-1)
+    brightness, contrast, saturation = (1 + jitter * uniform() for _ in range(3))
+    light = brightness[:, None] * (1 + gain[:, None] * uniform(3))
+    return Changes(torch.stack([across, down], dim=1), light, contrast, saturation)
+
+
+def _grey(images: Tensor) -> Tensor:
+    weights = torch.tensor(GREY, device=images.device).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def _towards(grey: Tensor, images: Tensor, strength: Tensor) -> Tensor:
+    """Images mixed with, or pushed away from, ``grey``."""
+    return torch.lerp(grey.expand_as(images), images, strength.view(-1, 1, 1, 1)).clamp(0, 255)
