@@ -61,7 +61,9 @@ def draw(common: Augmentation, heavy: Augmentation, rare: Tensor, generator: tor
         rare: bool (B,).
     """
     names = ("crop", "flips", "rotation", "jitter", "gain")
-    bounds = torch.tensor([[float(getattr(settings, name)) for name in names] for settings in (common, heavy)])
+    bounds = torch.tensor(
+        [[float(getattr(settings, name)) for name in names] for settings in (common, heavy)]
+    )
     crop, flips, rotation, jitter, gain = bounds[rare.long()].T
 
     def uniform(*more: int) -> Tensor:
@@ -73,8 +75,12 @@ def draw(common: Augmentation, heavy: Augmentation, rare: Tensor, generator: tor
     quarters = torch.randint(4, (len(rare),), generator=generator)
     angle = math.pi / 2 * quarters * flips + torch.deg2rad(rotation) * uniform()
     mirror = torch.where((uniform() < 0) & flips.bool(), -1.0, 1.0)
-    across = torch.stack([width * angle.cos() * mirror, -width * angle.sin(), (1 - width) * uniform()], dim=-1)
-    down = torch.stack([height * angle.sin() * mirror, height * angle.cos(), (1 - height) * uniform()], dim=-1)
+    across = torch.stack(
+        [width * angle.cos() * mirror, -width * angle.sin(), (1 - width) * uniform()], dim=-1
+    )
+    down = torch.stack(
+        [height * angle.sin() * mirror, height * angle.cos(), (1 - height) * uniform()], dim=-1
+    )
     brightness, contrast, saturation = (1 + jitter * uniform() for _ in range(3))
     light = brightness[:, None] * (1 + gain[:, None] * uniform(3))
     return Changes(torch.stack([across, down], dim=1), light, contrast, saturation)
