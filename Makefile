@@ -108,6 +108,16 @@ train: setup ## Train derma-mini anew from ISIC2018_DIR, ISIC2017_DIR and VIT_TI
 	$(BIN)/derma-train fit training/configs/derma-mini.toml --out training/runs/derma-mini \
 		$(if $(ISIC2018_DIR),--data "$(ISIC2018_DIR)") $(if $(ISIC2017_DIR),--data "$(ISIC2017_DIR)")
 
+FOLDS = $(addprefix training/runs/folds/fold-,0 1 2 3 4)
+
+.PHONY: folds
+folds: $(addsuffix /bundle.json,$(FOLDS)) ## Train on four fifths of ISIC2018_DIR and test on the fifth, five times, and compare
+	$(BIN)/derma-train compare $(FOLDS)
+
+training/runs/folds/fold-%/bundle.json: | setup
+	$(BIN)/derma-train fit training/configs/derma-mini.toml --data "$(ISIC2018_DIR)" \
+		--set split.test=0.2 --set split.fold=$* --out $(@D)
+
 .PHONY: audit
 audit: setup ## Count, compare and check the images of ISIC2018_DIR
 	@test -n "$(ISIC2018_DIR)" || { echo "ISIC2018_DIR is not set: it names the data set's folder"; exit 2; }

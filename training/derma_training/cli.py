@@ -161,6 +161,27 @@ def evaluate(folder: Path, data: tuple[str, ...], part: str, out: Path | None, a
 
 
 @main.command()
+@click.argument(
+    "folders", type=click.Path(exists=True, file_okay=False, path_type=Path), nargs=-1, required=True
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Put bundles side by side, with mean and standard deviation.
+
+    FOLDERS are bundles, e.g. those of five folds (make folds). The figures are those that each measured
+    on its own test part when it was made; nothing is measured again.
+    """
+    from derma_training.bundle import Bundle
+    from derma_training.compare import compare, markdown
+
+    with _reported():
+        if len({folder.name for folder in folders}) < len(folders):
+            raise ValueError("two folders have the same name, and it is the name of their column")
+        table = compare({folder.name: Bundle.open(folder) for folder in folders})
+        click.echo(json.dumps(table, indent=2) if as_json else markdown(table))
+
+
+@main.command()
 @click.argument("folder", metavar="BUNDLE", type=FOLDER)
 @SOURCES
 @_target("sensitivity", "Of review, for melanoma and for malignancy.")

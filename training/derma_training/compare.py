@@ -1,0 +1,88 @@
+"""Several bundles side by side, with mean and spread: folds, seeds, or before and after.
+
+    table = compare({"fold 0": bundle, "fold 1": other})
+    print(markdown(table))
+
+What is compared is what each bundle measured of itself, ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from statistics import mean, stdev
+from typing import Any
+
+from derma_training.bundle import Bundle
+
+METRICS = "metrics.json"
+
+# Names in the table, and where the figure is.
+FIGURES = {
+    "balanced accuracy": "balanced_accuracy.value",
+    "accuracy": "accuracy",
+    "macro AUC": "macro_auc",
+    "melanoma: AUC": "conditions.MEL.auc",
+    "melanoma as first: sensitivity": "melanoma.sensitivity.value",
+    "melanoma as first: specificity": "melanoma.specificity.value",
+    "melanoma: specificity at 95 % sensitivity": "melanoma_specificity_at_95_sensitivity",
+    "review: sensitivity for melanoma": "triage.review.melanoma.sensitivity.value",
+    "review: specificity for melanoma": "triage.review.melanoma.specificity.value",
+    "urgent: sensitivity for malignancy": "triage.urgent.malignancy.sensitivity.value",
+    "urgent: specificity for malignancy": "triage.urgent.malignancy.specificity.value",
+    "expected calibration error": "expected_calibration_error",
+    "one unseen paraphrase a condition: balanced accuracy": "text.wording.mean",
+    "unseen paraphrases averaged: balanced accuracy": "text.wording.paraphrases_together",
+    "linear head: balanced accuracy": "text.head.linear",
+    "MLP head: balanced accuracy": "text.head.mlp",
+    "texts over the better head": "text.head.text_minus_best",
+}
+
+Table = dict[str, dict[str, float | None]]
+
+
+def compare(bundles: Mapping[str, Bundle]) -> Table:
+    """Figure by figure, one value a bundle (None where it lacks the figure), ``mean`` and ``sd``.
+
+    ``sd`` is the sample standard deviation; both are None where a bundle lacks the figure.
+
+    Raises:
+        ValueError: a bundle was never measured, or a name is that of a column.
+    """
+    if taken := {"mean", "sd"} & bundles.keys():
+        raise ValueError(f"no bundle may be called {', '.join(sorted(taken))}: that is a column of the table")
+    measured = {name: _metrics(bundle) for name, bundle in bundles.items()}
+    table: Table = {}
+    for figure, place in FIGURES.items():
+        values = {name: _at(metrics, place) for name, metrics in measured.items()}
+        known = [value for value in values.values() if value is not None]
+        whole = len(known) == len(values)
+        table[figure] = {
+            **values,
+            "mean": mean(known) if whole else None,
+            "sd": stdev(known) if whole and len(known) > 1 else None,
+        }
+    return table
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, three decimals, a dash for what is missing."""
+    columns = list(next(iter(table.values())))
+    rows = [["", *columns], ["---"] * (len(columns) + 1)]
+    for figure, values in table.items():
+        rows.append([figure, *("-" if v is None else f"{v:.3f}" for v in values.values())])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _metrics(bundle: Bundle) -> dict[str, Any]:
+    try:
+        metrics: dict[str, Any] = json.loads((bundle.path / METRICS).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{bundle.path} has no {METRICS}: it was never measured") from None
+    return metrics
+
+
+def _at(metrics: Any, place: str) -> float | None:
+    for key in place.split("."):
+        metrics = metrics.get(key) if isinstance(metrics, dict) else None
+    return None if metrics is None else float(metrics)
