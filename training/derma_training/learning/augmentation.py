@@ -47,10 +47,10 @@ class Changes:
         images = pixels.permute(0, 3, 1, 2).float()
         grid = F.affine_grid(place, list(images.shape), align_corners=False)
         images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-        images = (images * gain[:, :, None, None]).clamp(0, 255)
-        images = _towards(_grey(images).mean(dim=(2, 3), keepdim=True), images, contrast)
-        images = _towards(_grey(images), images, saturation)
-        return images.round().to(torch.uint8).permute(0, 2, 3, 1)
+        images.mul_(gain[:, :, None, None]).clamp_(0, 255)
+        _move(images, _grey(images).mean(dim=(2, 3), keepdim=True), contrast)
+        _move(images, _grey(images), saturation)
+        return images.round_().to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def draw(common: Augmentation, heavy: Augmentation, rare: Tensor, generator: torch.Generator) -> Changes:
@@ -87,10 +87,10 @@ def draw(common: Augmentation, heavy: Augmentation, rare: Tensor, generator: tor
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = torch.tensor(GREY, device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    return GREY[0] * red + GREY[1] * green + GREY[2] * blue
 
 
-def _towards(grey: Tensor, images: Tensor, strength: Tensor) -> Tensor:
-    """Images mixed with, or pushed away from, ``grey``."""
-    return torch.lerp(grey.expand_as(images), images, strength.view(-1, 1, 1, 1)).clamp(0, 255)
+def _move(images: Tensor, grey: Tensor, strength: Tensor) -> None:
+    """Towards ``grey`` where ``strength`` is below 1, away from it where it is above, in place."""
+    images.sub_(grey).mul_(strength.view(-1, 1, 1, 1)).add_(grey).clamp_(0, 255)
