@@ -50,7 +50,7 @@ async def given_up(client, image, cancelled, expiring):
 async def test_given_up_requests_free_their_places(
     service, jpeg, amount, until, note, request, cancelled, expiring, longest
 ):
-    rounds = amount(3, 25 if expiring else 10)
+    rounds = amount(3, 15 if expiring else 8)
     async with AsyncDermaClient(service.url, timeout=60) as client:
         quiet = sorted([await alone(client, jpeg(0)) for _ in range(10)])[5]
         waited, kinds = [], set()

@@ -17,7 +17,7 @@ WORKERS = 16  # enough for full batches, and within the queues
 
 
 async def test_three_times_capacity(service, jpeg, amount, note):
-    lasting = amount((4, 8), (10, 30))
+    lasting = amount((4, 8), (10, 15))
     await overloaded(service, jpeg(0), lasting, amount, lambda **measured: note("overload", **measured))
 
 

@@ -169,7 +169,7 @@ def test_any_order_and_company(service, client, images, alone, digest, amount, n
     """Shuffled, 1 to 32 at a time, so that batches of all sizes form and all instances answer."""
     rng, furthest, asked = random.Random(0), 0.0, 0
     before = executions(service)
-    for _ in range(amount(8, 60)):
+    for _ in range(amount(8, 20)):
         order = [rng.randrange(IMAGES) for _ in range(rng.randrange(1, 65))]
         found = client.classify_many([images[n] for n in order], in_flight=rng.choice((1, 2, 5, 16, 32)))
         answers = [row(answer) for _, answer in found]

@@ -88,7 +88,8 @@ def draw(common: Augmentation, heavy: Augmentation, rare: Tensor, generator: tor
 
 def _grey(images: Tensor) -> Tensor:
     red, green, blue = images.split(1, dim=1)
-    return GREY[0] * red + GREY[1] * green + GREY[2] * blue
+    grey: Tensor = GREY[0] * red + GREY[1] * green + GREY[2] * blue
+    return grey
 
 
 def _move(images: Tensor, grey: Tensor, strength: Tensor) -> None:
