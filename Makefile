@@ -112,9 +112,10 @@ FOLDS = $(addprefix training/runs/folds/fold-,0 1 2 3 4)
 
 .PHONY: folds
 folds: $(addsuffix /bundle.json,$(FOLDS)) ## Train on four fifths of ISIC2018_DIR and test on the fifth, five times, and compare
-	$(BIN)/derma-train compare $(FOLDS)
+	$(BIN)/derma-train compare $(FOLDS)  # figures of folds that were there already are of the code that made them
 
 training/runs/folds/fold-%/bundle.json: | setup
+	@test -n "$(ISIC2018_DIR)" || { echo "ISIC2018_DIR is not set: it names the data set's folder"; exit 2; }
 	$(BIN)/derma-train fit training/configs/derma-mini.toml --data "$(ISIC2018_DIR)" \
 		--set split.test=0.2 --set split.fold=$* --out $(@D)
 

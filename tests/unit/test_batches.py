@@ -4,9 +4,10 @@ from itertools import islice
 
 import pytest
 import torch
+from torchvision.transforms.v2 import functional
 
 from derma_semantics.conditions import CODES
-from derma_training.learning.augmentation import draw
+from derma_training.learning.augmentation import Changes, draw
 from derma_training.learning.batches import Batches, TrainingSet, sampling
 from derma_training.learning.config import Augmentation, Balance, Phase
 
@@ -61,10 +62,11 @@ def test_batches_depend_on_seed_and_step_alone(data):
 
 
 def test_processes_and_pieces_cut_one_batch(data):
-    whole = next(iter(Batches(data, phase(), seed=0).from_step(7)))
+    settings = {"augmentation": Augmentation(crop=0.5, rotation=180, jitter=0.2, gain=0.1)}
+    whole = next(iter(Batches(data, phase(**settings), seed=0).from_step(7)))
     pieces = {}
     for rank in (0, 1):
-        stream = Batches(data, phase(accumulate=2), seed=0, rank=rank, world=2)
+        stream = Batches(data, phase(accumulate=2, **settings), seed=0, rank=rank, world=2)
         for turn, piece in enumerate(islice(stream.from_step(7), 2)):
             pieces[turn, rank] = piece
     order = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -150,6 +152,32 @@ def test_jitter_and_gain_stay_in_their_bounds():
     assert 69 <= bright.min() < 85
     assert 115 < bright.max() <= 131
     assert torch.equal(bright[:, 0], bright[:, 2])  # grey stays grey
+
+
+@pytest.mark.parametrize("what", ["contrast", "saturation"])
+def test_contrast_and_saturation_are_torchvision_s(picture, what):
+    """On a coloured picture, weaker and stronger; to the level that rounding takes."""
+    factors = torch.tensor([0.5, 0.8, 1.0, 1.3])
+    ones, still = torch.ones(4), torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(4, -1, -1)
+    given = {"contrast": ones, "saturation": ones, what: factors}
+    results = Changes(still, torch.ones(4, 3), **given).apply(picture[:4])
+    for factor, result in zip(factors.tolist(), results, strict=True):
+        expected = getattr(functional, f"adjust_{what}")(picture[0].permute(2, 0, 1), factor)
+        assert (result.permute(2, 0, 1).int() - expected.int()).abs().max() <= 1
+
+
+def test_a_rotation_turns_by_its_angle(picture):
+    """Inside the circle that stays in view, every result is torchvision's own turn by that angle."""
+    plain = Augmentation(crop=1, flips=False, jitter=0, rotation=90)
+    changes = draw(plain, plain, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0))
+    angles = torch.rad2deg(torch.atan2(changes.place[:, 1, 0], changes.place[:, 0, 0]))
+    assert angles.abs().max() > 45
+    centre = torch.arange(224) - 111.5
+    inside = centre[:, None] ** 2 + centre[None, :] ** 2 < 100**2
+    for angle, result in zip(angles.tolist(), changes.apply(picture), strict=True):
+        image = picture[0].permute(2, 0, 1)
+        expected = functional.rotate(image, angle, functional.InterpolationMode.BILINEAR).permute(1, 2, 0)
+        assert (result.int() - expected.int()).abs()[inside].max() <= 2
 
 
 def test_rotation_shows_no_black_corners():

@@ -101,6 +101,7 @@ def test_options_run_together_and_leave_the_architecture_alone(model, folder, ta
         patch_dropout=0.5,
         mixup=0.2,
         ema=0.9,
+        soup=2,
         wise=0.25,
         patience=5,
         balance=Balance(sampling=0.5, rare=100),
@@ -109,7 +110,8 @@ def test_options_run_together_and_leave_the_architecture_alone(model, folder, ta
     train(model, folder, task, tmp_path, phase, validation=task)
     assert model.visual.trunk.patch_drop is drop
     assert any(not torch.equal(start[name], value) for name, value in trainable(model).items())
-    assert [float(row["epoch"]) for row in curve(tmp_path, kind="epochs")] == [1, 2]
+    for network in ("tiny-1", "tiny-2"):
+        assert [float(row["epoch"]) for row in curve(tmp_path, network, "epochs")] == [1, 2]
 
 
 def test_wise_ft_returns_to_the_start_in_proportion(folder, task, tmp_path):
@@ -142,6 +144,8 @@ def test_a_soup_is_the_mean_of_networks_with_one_start(model, folder, task, tmp_
     for name, value in trainable(model).items():
         assert torch.allclose(value, (alone[0][name] + alone[1][name]) / 2, atol=1e-6), name
     assert len(curve(tmp_path / "soup", "tiny-1")) == 3
+    with pytest.raises(ValueError, match=r"tiny\.pt belongs to another run"):
+        train(model, folder, task, tmp_path / "soup", PHASE.model_copy(update={"epochs": 1}))
 
 
 def test_early_stopping_goes_back_to_the_best(model, folder, task, tmp_path):

@@ -98,7 +98,9 @@ def model_card(
         name=config.name,
         intended_use=INTENDED_USE,
         start=AGAIN.format(**start) if start else STARTS[config.base],
-        phases=", then ".join(f"{METHODS[p.method]} ({p.name}, {_epochs(p.epochs)})" for p in config.phases),
+        phases=", then ".join(
+            f"{METHODS[p.method]} ({p.name}, {_epochs(p.epochs)}{_soup(p.soup)})" for p in config.phases
+        ),
         licence=DATA_LICENCE,
         data=report["data"],
         of=f" ({sources})" if sources != report["data"] else "",
@@ -112,6 +114,10 @@ def model_card(
         calibration=calibration_paragraph(calibration),
         other=OTHER.format(**other, summary=summary(other, subgroups=False)) if other else "",
     )
+
+
+def _soup(count: int) -> str:
+    return f", the mean of {count} networks" if count > 1 else ""
 
 
 def _epochs(number: int) -> str:

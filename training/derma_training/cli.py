@@ -3,6 +3,7 @@
     derma-train fit training/configs/derma-mini.toml --data ISIC2018 --start vit_tiny.safetensors --out mine
     derma-train prompts mine --data ISIC2018
     derma-train evaluate training/bundles/derma-mini --data ISIC2018
+    derma-train compare training/bundles/derma-mini mine
     derma-train calibrate training/bundles/derma-mini --data ISIC2018 --sensitivity 0.9
     derma-train quality training/bundles/derma-mini --data ISIC2018
     derma-train judge-quality training/bundles/derma-mini --data ISIC2018 --others PHOTOGRAPHS --out report

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from statistics import mean, stdev
 from typing import Any
 
+from derma_semantics.evaluation.report import METRICS
 from derma_training.bundle import Bundle
-
-METRICS = "metrics.json"
 
 # Names in the table, and where the figure is.
 FIGURES = {

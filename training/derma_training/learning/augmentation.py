@@ -4,7 +4,8 @@
     pixels = changes.apply(pixels)                        # uint8 (B, 224, 224, 3), changed
 
 Crop, turn and mirror are one affine resampling, so that every image is interpolated once; what lies
-outside the photograph is its reflection. Light follows torchvision's ColorJitter.
+outside the photograph is its reflection. Then light, as torchvision's ColorJitter with a factor for each
+channel besides: brightness, contrast, saturation, in this order.
 """
 
 from __future__ import annotations

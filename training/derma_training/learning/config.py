@@ -136,6 +136,13 @@ class Phase(_Table):
     augmentation: Augmentation = Augmentation()
     rare_augmentation: Augmentation = Augmentation(crop=0.3, rotation=45, jitter=0.3, gain=0.1)
 
+    @property
+    def names(self) -> list[str]:
+        """One for each network that is trained."""
+        if self.soup == 1:
+            return [self.name]
+        return [f"{self.name}-{order + 1}" for order in range(self.soup)]
+
 
 class Config(_Table):
     """A run.
@@ -159,8 +166,9 @@ class Config(_Table):
         methods = [phase.method for phase in self.phases]
         if "lora" in methods and set(methods[methods.index("lora") + 1 :]) - {"words"}:
             raise ValueError("only words may follow a lora phase: its adapters rest on finished weights")
-        if len({phase.name for phase in self.phases}) < len(self.phases):
-            raise ValueError("two phases have the same name")
+        names = [name for phase in self.phases for name in phase.names]
+        if len(set(names)) < len(names):
+            raise ValueError("two phases, or networks of a soup, have the same name")
         if any(phase.method != "full" and phase.soup > 1 for phase in self.phases):
             raise ValueError("soup is for method full: factors of adapters have no mean, and words are cheap")
         if any(phase.method == "lora" and phase.wise for phase in self.phases):

@@ -4,7 +4,7 @@
     fit(model, tokenizer, prompts, normalise, training, validation, phase, run)
 
 Started again after a kill, it continues at its last checkpoint and ends with the same
-weights. Under ``torchrun`` every process takes its share of each batch.
+weights, on a CPU to the last bit. Under ``torchrun`` every process takes its share of each batch.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class _Trainer:
         order: int,
     ) -> None:
         self.phase, self.run, self.accelerator = phase, run, run.accelerator
-        self.name = phase.name if phase.soup == 1 else f"{phase.name}-{order + 1}"
+        self.name = phase.names[order]
         self.model = model.to(run.accelerator.device)
         for block in model.visual.trunk.blocks:  # written out, it is faster on a CPU only
             block.attn.fused_attn = run.accelerator.device.type == "cuda"
@@ -185,7 +185,7 @@ class _Trainer:
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(phase.ema)) if phase.ema else None
         )
         self.checkpoint = Checkpoint(
-            run.folder / "checkpoints" / f"{self.name}.pt",
+            run.folder / "checkpoints" / f"{self.name if order else phase.name}.pt",
             f"{phase.model_dump_json()} seed {run.seed} {run.accelerator.mixed_precision} {run.inputs}",
         )
         self.losses: list[float] = []  # of this epoch
