@@ -82,3 +82,4 @@ def test_card_tells_what_was_measured_and_how(isic, bundle, pytestconfig):
     assert all(code in card for code in CODES)
     assert "**Calibration.** Temperature 1.000 from nothing; thresholds from\n28 images, drawn." in card
     assert "unseen paraphrases, averaged           0.600" in card
+    assert "(full, 10 epochs, the mean of 3 networks)" in card
