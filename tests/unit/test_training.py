@@ -279,38 +279,43 @@ def rows_in(path):
 
 
 def test_resumes_exactly_after_kill_9(script, folder, tmp_path):
-    """The loss curve and the weights are those of a run that nobody killed, dropout included."""
+    """In the second network of a soup: curves and weights are those of a run that nobody killed."""
     phase = PHASE.model_copy(
-        update={"epochs": 3, "patch_dropout": 0.25, "ema": 0.5, "mixup": 0.2, "learning_rate": 1e-4}
+        update={"epochs": 2, "soup": 2, "patch_dropout": 0.25, "ema": 0.5, "mixup": 0.2, "learning_rate": 1e-4}
     )
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     subprocess.run(command(script, folder, straight, phase), check=True, timeout=200)
     victim = subprocess.Popen(command(script, folder, killed, phase))
     deadline = time.monotonic() + 200
-    while rows_in(killed / "tiny.steps.csv") < 5:  # between two checkpoints, in the second epoch
+    while rows_in(killed / "tiny-2.steps.csv") < 5:  # between two checkpoints, in the second epoch
         assert victim.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(victim.pid, signal.SIGKILL)
     victim.wait(10)
     assert not (killed / "final.pt").exists()
     subprocess.run(command(script, folder, killed, phase), check=True, timeout=200)
-    assert curve(killed) == curve(straight)
-    assert len(curve(killed)) == 12
-    assert curve(killed, kind="epochs") == curve(straight, kind="epochs")
+    for network in ("tiny-1", "tiny-2"):
+        assert curve(killed, network) == curve(straight, network)
+        assert len(curve(killed, network)) == 8
+        assert curve(killed, network, "epochs") == curve(straight, network, "epochs")
     one, other = (torch.load(p / "final.pt", weights_only=True) for p in (straight, killed))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-@pytest.mark.parametrize("loss", ["definitions", "unicl"])
-def test_two_processes_compute_what_one_does(script, folder, tmp_path, loss):
+@pytest.mark.parametrize(("loss", "soup"), [("definitions", 2), ("unicl", 1)])
+def test_two_processes_compute_what_one_does(script, folder, tmp_path, loss, soup):
     """torchrun with two CPU processes: the same losses to 1e-4. Dropout differs by process and is off."""
-    phase = PHASE.model_copy(update={"loss": loss, "epochs": 2, "batch_size": 8, "learning_rate": 1e-4})
+    phase = PHASE.model_copy(
+        update={"loss": loss, "soup": soup, "epochs": 2, "batch_size": 8, "learning_rate": 1e-4}
+    )
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run(command(script, folder, one, phase, "none"), check=True, timeout=200)
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     subprocess.run(command(script, folder, two, phase, "none", torchrun), check=True, timeout=250)
-    losses = [[float(row["loss"]) for row in curve(place)] for place in (one, two)]
-    assert len(losses[0]) == 4
+    losses = [
+        [float(row["loss"]) for name in phase.names for row in curve(place, name)] for place in (one, two)
+    ]
+    assert len(losses[0]) == 4 * soup
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     assert losses[0][0] != pytest.approx(losses[0][-1], abs=1e-4)
 

@@ -184,6 +184,7 @@ class _Trainer:
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(phase.ema)) if phase.ema else None
         )
+        # The first has the phase's own name, so that a run with another soup finds it and is refused.
         self.checkpoint = Checkpoint(
             run.folder / "checkpoints" / f"{self.name if order else phase.name}.pt",
             f"{phase.model_dump_json()} seed {run.seed} {run.accelerator.mixed_precision} {run.inputs}",
