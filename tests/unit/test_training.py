@@ -281,7 +281,14 @@ def rows_in(path):
 def test_resumes_exactly_after_kill_9(script, folder, tmp_path):
     """In the second network of a soup: curves and weights are those of a run that nobody killed."""
     phase = PHASE.model_copy(
-        update={"epochs": 2, "soup": 2, "patch_dropout": 0.25, "ema": 0.5, "mixup": 0.2, "learning_rate": 1e-4}
+        update={
+            "epochs": 2,
+            "soup": 2,
+            "patch_dropout": 0.25,
+            "ema": 0.5,
+            "mixup": 0.2,
+            "learning_rate": 1e-4,
+        }
     )
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     subprocess.run(command(script, folder, straight, phase), check=True, timeout=200)
