@@ -1,9 +1,10 @@
 """Kill exports at random moments, and look at what is left; run by test_disk.py.
 
-    python tests/faults/killed_exports.py FOLDER KILLS SEED
+    python tests/faults/killed_exports.py FOLDER INTERRUPTIONS SEED
 
-One process forks the exporters, so that a kill costs milliseconds. The last line it prints is
-JSON: how many kills there were, how many met an export at work, and how many versions came out.
+It kills until so many exports were interrupted at work, or for MOST_KILLS times as often. One
+process forks the exporters, so that a kill costs milliseconds. The last line it prints is JSON:
+how many kills there were, how many met an export at work, and how many versions came out.
 """
 
 import json
@@ -26,6 +27,7 @@ from derma_semantics.integrity import sha256
 
 MODEL = NETWORK.name
 MOST = 3  # exports, until one is killed
+MOST_KILLS = 30  # for each interruption: where a disk is slow only now and then, few meet one
 
 
 def values(name):
@@ -75,18 +77,19 @@ def leftovers(target):
     return [path for path in target.glob("**/.*") if ".incoming" in path.name]
 
 
-def main(folder, kills, seed):
+def main(folder, wanted, seed):
     rng, graph = random.Random(seed), folder / "graph.onnx"
     graph.write_bytes(rng.randbytes(2**20))
-    target, interrupted, made = folder / "models", 0, 0
+    target, kills, interrupted, made = folder / "models", 0, 0, 0
     began = time.monotonic()
     repository.prepare(folder / "first")
     export(folder / "first", graph, "a")
     longest = MOST * (time.monotonic() - began)
-    for number in range(kills):
-        if number % 5 == 0:  # a new repository
+    while interrupted < wanted and kills < MOST_KILLS * wanted:
+        if kills % 5 == 0:  # a new repository
             shutil.rmtree(target, ignore_errors=True)
         kill_one(target, graph, rng.uniform(0, longest))
+        kills += 1
         interrupted += bool(leftovers(target))
         before = whole(target)
         if rng.random() < 0.3:

@@ -41,12 +41,11 @@ def namespace(tmp_path_factory):
 
 def test_kills_at_random_moments(tmp_path, amount, note):
     """After each, every version is whole and agrees with the configuration; the next export cleans up."""
-    kills = amount(15, 200)
-    found = outcome([sys.executable, PROGRAMS / "killed_exports.py", tmp_path, kills, SEED])
+    interruptions = amount(3, 40)
+    found = outcome([sys.executable, PROGRAMS / "killed_exports.py", tmp_path, interruptions, SEED])
     note("killed exports", **found)
-    assert found["kills"] == kills
+    assert found["interrupted"] == interruptions  # kills that met an export at work
     assert found["versions"] > 0
-    assert found["interrupted"] > kills / 10  # kills that met an export at work
 
 
 def test_a_full_and_a_read_only_disk(namespace, tmp_path, note):
