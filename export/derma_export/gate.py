@@ -63,7 +63,7 @@ LIMITS = {
     "fp16": Limits(5e-3, 1e-4, 5e-3, top1=0.01, triage=0.01, prediction_set=0.02, quality=0.02),
     "bf16": Limits(5e-2, 1e-3, 1e-2, top1=0.02, triage=0.02, prediction_set=0.05, quality=0.03),
     # Numbers that int8 moves anyway; what follows from them is held tight.
-    "int8": Limits(2.5e-1, 6e-2, 1e-2, top1=0.03, triage=0.03, prediction_set=0.15, quality=0.05),
+    "int8": Limits(1.5e-1, 3e-2, 1e-2, top1=0.03, triage=0.03, prediction_set=0.15, quality=0.05),
 }
 
 

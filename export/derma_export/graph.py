@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derma_export.engine import Engine, open_session
-from derma_export.exact import class_token_only, fused_attention
+from derma_export.exact import class_token_only, fused_attention, whole_pixels
 from derma_semantics.contract import IMAGE_SIZE, NETWORK
 from derma_training.classifier import Answers, Classifier
 
@@ -36,7 +36,8 @@ def export_onnx(classifier: Classifier, path: Path, *, fuse_attention: bool = Fa
     batch = torch.export.Dim("batch", min=1, max=1024)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     trunk = classifier.visual.trunk
-    with class_token_only(trunk), fused_attention(trunk) if fuse_attention else nullcontext():
+    fused = fused_attention(trunk) if fuse_attention else nullcontext()
+    with whole_pixels(classifier), class_token_only(trunk), fused:
         program = torch.onnx.export(
             classifier,
             (example,),

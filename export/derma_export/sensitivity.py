@@ -62,17 +62,22 @@ def by_noise(graph: Path, pixels: Tensor) -> list[Layer]:
 
 
 def outside_the_tower(model: onnx.ModelProto) -> list[str]:
-    """Nodes before and after the image tower: normalising, comparing with texts, triage."""
+    """Nodes before and after the image tower: comparing with texts, triage."""
     return [node.name for node in model.graph.node if not _modules(node)]
 
 
+def outside_the_blocks(model: onnx.ModelProto) -> list[str]:
+    """These, and the tower's first and last layer: patches and projection."""
+    return [node.name for node in model.graph.node if not _in_a_block(node)]
+
+
 def layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Nodes of the image tower that multiply by weights."""
+    """Nodes of the transformer blocks that multiply by weights."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [
         node
         for node in model.graph.node
-        if node.op_type in ("MatMul", "Gemm", "Conv") and _modules(node) and node.input[1] in weights
+        if node.op_type in ("MatMul", "Gemm") and _in_a_block(node) and node.input[1] in weights
     ]
 
 
@@ -127,6 +132,10 @@ def _modules(node: onnx.NodeProto) -> list[str]:
             names = [str(name) for name in ast.literal_eval(entry.value)]
             return [name for name in names if name.split(".")[0] == TOWER]
     return []
+
+
+def _in_a_block(node: onnx.NodeProto) -> bool:
+    return any(".blocks." in name for name in _modules(node))
 
 
 def _unit(node: onnx.NodeProto) -> str:

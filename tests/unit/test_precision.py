@@ -12,7 +12,7 @@ import torch
 from derma_export import fusion, gate
 from derma_export.cli import main
 from derma_export.engine import Engine, EngineUnavailable, open_session
-from derma_export.exact import ClassTokenBlock, class_token_only
+from derma_export.exact import ClassTokenBlock, class_token_only, whole_pixels
 from derma_export.exporter import Task, export_bundle
 from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.precision import attempts
@@ -79,6 +79,30 @@ def test_class_token_alone_is_less_work(classifier, samples):
         assert 0.92 < work() / whole < 0.96
 
 
+def test_whole_pixels_are_the_same_answer(classifier, samples):
+    """And bf16 holds each of the 256 values that the patches' layer gets."""
+    layer, pixels = classifier.visual.trunk.patch_embed.proj, []
+    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    with torch.inference_mode():
+        normalised = classifier(samples.pixels)
+        with whole_pixels(classifier):
+            watch = layer.register_forward_pre_hook(lambda _, inputs: pixels.append(inputs[0]))
+            whole = classifier(samples.pixels)
+            watch.remove()
+    assert (normalised.embedding - whole.embedding).abs().max() < 1e-6
+    assert len(pixels[0].unique()) > 200
+    assert torch.equal(pixels[0].bfloat16().float(), pixels[0])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
+
+
+def test_whole_pixels_need_a_layer_that_takes_them(classifier, samples):
+    """A border of zeros is no grey: normalising stays where it is."""
+    other = copy.deepcopy(classifier)
+    normalise, other.visual.trunk.patch_embed.proj.padding = other.normalise, (1, 1)
+    with whole_pixels(other):
+        assert other.normalise is normalise
+
+
 def test_fused_attention_is_the_same_answer(classifier, samples, tmp_path):
     attention = classifier.visual.trunk.blocks[0].attn
     export_onnx(classifier, tmp_path / "fused.onnx", fuse_attention=True)
@@ -116,7 +140,7 @@ def test_bf16_does_not_depend_on_the_batch(graph, samples, batch):
 
 def test_layers_are_named_by_their_place(graph):
     nodes = layers(onnx.load(str(graph)))
-    assert len(nodes) == 1 + 4 * 12 + 2 + 1  # patches; blocks, the last with three for q, k, v; projection
+    assert len(nodes) == 4 * 12 + 2  # the last block has three for q, k, v
     assert "blocks.3.mlp.fc2" in {layer.place for layer in by_noise(graph, synthetic_samples(1).pixels)}
 
 

@@ -103,15 +103,15 @@ def static_int8(source: Path, target: Path, pixels: Tensor) -> None:
 
 
 def nncf_int8(source: Path, target: Path, pixels: Tensor) -> None:
-    """What ``derma-export --precision int8`` tries first: all layers of the tower."""
+    """What ``derma-export --precision int8`` tries first: all blocks of the tower."""
     model = onnx.load(str(source))
-    onnx.save(to_int8(model, outside_the_tower(model), pixels), str(target))
+    onnx.save(to_int8(model, [], pixels), str(target))
 
 
 def fp16(source: Path, target: Path, pixels: Tensor) -> None:
     """What ``derma-export --precision fp16`` tries first."""
     model = onnx.load(str(source))
-    onnx.save(to_fp16(model, outside_the_tower(model), pixels), str(target))
+    onnx.save(to_fp16(model, [], pixels), str(target))
 
 
 GRAPHS: dict[str, Callable[[Path, Path, Tensor], None]] = {

@@ -29,7 +29,8 @@ from derma_training.calibration.targets import Targets
 
 METHODS = {
     "temperature": "temperature scaling, conditions weighed equally (arXiv 1706.04599)",
-    "review, urgent": "exact binomial tests in fixed sequence, Learn then Test (arXiv 2110.01052), by MAPIE",
+    "review, urgent": "exact binomial tests in fixed sequence, Learn then Test (arXiv 2110.01052), by MAPIE; "
+    "review then with a margin, its odds divided by 1.2, for bf16 and int8",
     "prediction_set": "split conformal, LAC score (arXiv 1609.00451), Mondrian by group of conditions (Vovk)",
 }
 ASSUMPTIONS = {
