@@ -28,7 +28,8 @@ from derma_training.calibration.risk_control import (
     rounded_up,
 )
 from derma_training.calibration.scaling import Scaling, fit_scaling
-from derma_training.calibration.thresholds import MARGIN, Targets, calibrate
+from derma_training.calibration.targets import MARGIN
+from derma_training.calibration.thresholds import Targets, calibrate
 
 DRAWS = 200
 NINE_TENTHS = {"sensitivity": 0.95, "confidence": 0.9}

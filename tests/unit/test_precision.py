@@ -216,12 +216,18 @@ def test_labels_add_two_limits(classifier, samples):
     found = answers._replace(triage=torch.full_like(answers.triage, 2))
     labels = answers.probabilities.argmax(dim=1)
     labels[0] = gate.MELANOMA
-    missed = found._replace(triage=found.triage.clone())
+    missed = found._replace(triage=found.triage.clone(), risk=found.risk.clone())
     missed.triage[0] = 0
+    missed.risk[0] = 0.5 * found.risk[0]
     limits = gate.Limits(1, 1, 1, top1=1, triage=1, prediction_set=1, quality=1)
     assert gate.compare(found, found, limits, labels=labels).failures == []
     report = gate.compare(found, missed, limits, labels=labels)
-    assert [failure.split(" by ")[0] for failure in report.failures] == ["melanomas found fell"]
+    assert report.failures == ["melanomas became routine: 1, limit 0"]
+    assert report.lost == (0,)
+    missed.risk[0] = 0.95 * found.risk[0]  # as the margin at review allows
+    report = gate.compare(found, missed, limits, labels=labels)
+    assert report.failures == []
+    assert report.melanoma[0] > report.melanoma[1]
     worse = found._replace(probabilities=found.probabilities.roll(1, dims=1))
     failures = gate.compare(found, worse, limits, labels=labels).failures
     assert [failure.split(" by ")[0] for failure in failures] == ["balanced accuracy fell"]
