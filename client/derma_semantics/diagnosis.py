@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from derma_semantics.conditions import CONDITIONS, Condition, RiskLevel
+from derma_semantics.conditions import CODES, CONDITIONS, Condition, RiskLevel
 from derma_semantics.contract import FACTS, PARAMETERS, Triage
+from derma_semantics.prevalence import at_prevalence
 from derma_semantics.quality import REASONS, Reason
 
 
@@ -86,6 +87,25 @@ class Diagnosis:
     def high_risk(self) -> bool:
         """The alert: triage is urgent, or melanoma or basal cell carcinoma ranks first."""
         return self.triage is Triage.URGENT or self.top.condition.risk is RiskLevel.HIGH
+
+    def at_prevalence(self, prevalence: Mapping[str, float]) -> dict[str, float]:
+        """Probabilities by condition code where conditions are this frequent, most probable first.
+
+        Naming, ``risk`` and ``triage`` stay with the bundle's own, for which all are equally frequent.
+
+        Args:
+            prevalence: how frequent each of the seven is where the photographs come from: shares or counts.
+
+        Raises:
+            ValueError: it names other conditions than the seven, or is no frequency.
+        """
+        if prevalence.keys() != set(CODES):
+            named = ", ".join(prevalence) or "none"
+            raise ValueError(f"prevalence must name {', '.join(CODES)}, and names {named}")
+        codes = [finding.condition.code for finding in self.differential]
+        given = np.array([[finding.probability for finding in self.differential]])
+        weighed = at_prevalence(given, [prevalence[code] for code in codes])[0].tolist()
+        return dict(sorted(zip(codes, weighed, strict=True), key=lambda pair: -pair[1]))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the embedding, as JSON types."""

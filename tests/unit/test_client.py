@@ -112,6 +112,18 @@ def test_diagnosis_is_ranked_and_typed():
     assert diagnosis.to_dict()["prediction_set"] == ["BCC", "MEL"]
 
 
+def test_probabilities_where_conditions_are_not_equally_frequent():
+    with DermaClient(transport=FakeTransport()) as client:
+        diagnosis = client.classify(b"xx")
+    plain = {finding.condition.code: finding.probability for finding in diagnosis.differential}
+    assert diagnosis.at_prevalence(dict.fromkeys(plain, 3)) == pytest.approx(plain)
+    weighed = diagnosis.at_prevalence({**dict.fromkeys(plain, 0), "BCC": 1, "NV": 9})
+    assert weighed["BCC"] == pytest.approx(plain["BCC"] / (plain["BCC"] + 9 * plain["NV"]))
+    assert list(weighed.values()) == sorted(weighed.values(), reverse=True)
+    with pytest.raises(ValueError, match="must name MEL, NV, .* and names MEL, naevus"):
+        diagnosis.at_prevalence({"MEL": 1, "naevus": 9})
+
+
 def test_lists_keep_their_order():
     images = [b"x" * (n + 1) for n in range(100)]
     client = DermaClient(transport=FakeTransport())

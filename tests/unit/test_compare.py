@@ -8,7 +8,7 @@ import pytest
 
 from derma_training.bundle import Bundle, seal
 from derma_training.cli import main
-from derma_training.compare import FIGURES, compare, markdown
+from derma_training.compare import FIGURES, compare, markdown, metrics_of
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def made(mini, tmp_path):
         metrics = json.loads((folder / "metrics.json").read_text())
         (folder / "metrics.json").write_text(json.dumps({**metrics, **changes}))
         facts = {k: v for k, v in Bundle.open(mini).manifest.items() if k not in ("schema_version", "files")}
-        return seal(folder, **facts)
+        return seal(folder, **facts).path
 
     return make
 
@@ -31,24 +31,24 @@ def run(*arguments):
 
 def test_mean_and_spread_over_bundles(made):
     bundles = {f"fold-{k}": made(f"fold-{k}", accuracy=value) for k, value in enumerate((0.7, 0.8, 0.9))}
-    table = compare(bundles)
+    table = compare({name: metrics_of(folder) for name, folder in bundles.items()})
     assert table["accuracy"] == pytest.approx(
         {"fold-0": 0.7, "fold-1": 0.8, "fold-2": 0.9, "mean": 0.8, "sd": 0.1}
     )
-    own = json.loads((bundles["fold-0"].path / "metrics.json").read_text())
+    own = json.loads((bundles["fold-0"] / "metrics.json").read_text())
     assert table["melanoma: AUC"]["fold-1"] == own["conditions"]["MEL"]["auc"]
     assert table["balanced accuracy"]["sd"] == pytest.approx(0)
     assert "| accuracy | 0.700 | 0.800 | 0.900 | 0.800 | 0.100 |" in markdown(table).splitlines()
 
 
 def test_the_committed_bundle_has_every_figure(mini):
-    table = compare({"own": Bundle.open(mini)})
+    table = compare({"own": metrics_of(mini)})
     assert list(table) == list(FIGURES)
     assert all(row["own"] == row["mean"] is not None and row["sd"] is None for row in table.values())
 
 
 def test_a_figure_that_one_bundle_lacks_has_no_mean(made):
-    table = compare({"old": made("old", text={}), "new": made("new")})
+    table = compare({"old": metrics_of(made("old", text={})), "new": metrics_of(made("new"))})
     row = table["linear head: balanced accuracy"]
     assert row["old"] is row["mean"] is row["sd"] is None
     assert row["new"] > 0
@@ -56,16 +56,31 @@ def test_a_figure_that_one_bundle_lacks_has_no_mean(made):
 
 
 def test_command_line(made, tmp_path):
-    one, two = made("one").path, made("two").path
+    one, two = made("one"), made("two")
     assert run(one, two).output.startswith("|  | one | two | mean | sd |")
     assert json.loads(run(one, two, "--json").output)["accuracy"]["one"] > 0.5
     twice = run(one, one)
     assert twice.exit_code != 0
     assert "two folders have the same name" in twice.output
-    mean = run(made("mean").path)
+    mean = run(made("mean"))
     assert mean.exit_code != 0
     assert "no bundle may be called mean" in mean.output
     assert run(tmp_path / "nowhere").exit_code == 2
+
+
+def test_evaluations_stand_beside_bundles(made, tmp_path):
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    (evaluation / "metrics.json").write_text(json.dumps({"accuracy": 0.25}))
+    assert "| accuracy | 0.750 | 0.250 | 0.500 |" in run(made("own", accuracy=0.75), evaluation).output
+
+
+def test_an_altered_bundle_is_refused(made):
+    folder = made("altered")
+    (folder / "metrics.json").write_text("{}")
+    result = run(folder)
+    assert result.exit_code != 0
+    assert "metrics.json" in result.output
 
 
 def test_a_bundle_that_was_never_measured_is_refused(mini, tmp_path):

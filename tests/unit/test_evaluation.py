@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 import warnings
@@ -18,6 +19,7 @@ from derma_semantics.evaluation.report import Answers, report_on, write_report
 from derma_semantics.evaluation.subgroups import age_band, subgroups
 from derma_semantics.evaluation.summary import summary
 from derma_semantics.evaluation.truth import Case, read_truth, write_truth
+from derma_semantics.prevalence import at_prevalence
 
 NAMES = tuple(f"ISIC_{number:07d}" for number in range(2000))
 
@@ -84,6 +86,41 @@ def test_calibration_error_and_brier_by_hand():
     assert (only["images"], only["accuracy"]) == (4, 0.75)
     # Three times (0.2, 0.2) off, once (0.8, 0.8).
     assert metrics.brier(probabilities, labels) == pytest.approx((3 * 0.08 + 1.28) / 4)
+
+
+def test_ranking_at_prevalence_by_hand():
+    """Doubt about something rare weighs little against doubt about something common."""
+    labels = np.array([0, *[1] * 9, 5])
+    probabilities = np.zeros((11, 7))
+    probabilities[0, [0, 1, 5]] = 0.4, 0.1, 0.5  # the melanoma looks like the one dermatofibroma
+    probabilities[1:10, :2] = 0.42, 0.58
+    probabilities[10, 5] = 1
+    report = measure(probabilities, labels)
+    assert report["conditions"]["MEL"]["auc"] == report["melanoma_specificity_at_95_sensitivity"] == 0.1
+    assert report["at_prevalence"] == {
+        "images": {"MEL": 1, "NV": 9, "BCC": 0, "AKIEC": 0, "BKL": 0, "DF": 1, "VASC": 0},
+        "melanoma_auc": 1.0,
+        "melanoma_specificity_at_90_sensitivity": 1.0,
+        "melanoma_specificity_at_95_sensitivity": 1.0,
+    }
+    weighed = at_prevalence(probabilities, [1, 9, 0, 0, 0, 1, 0])
+    assert weighed[0, 0] == pytest.approx(0.4 / (0.4 + 0.9 + 0.5))
+    assert at_prevalence(np.zeros((2, 7)), np.ones(7)).tolist() == np.zeros((2, 7)).tolist()
+    assert at_prevalence(probabilities, np.full(7, 100)) == pytest.approx(probabilities)
+
+
+@pytest.mark.parametrize(
+    ("prevalence", "message"),
+    [
+        ([1, 2], "needs 7 numbers"),
+        ([1, 1, 1, 1, 1, 1, -1], "not negative"),
+        ([0] * 7, "not all zero"),
+        ([math.nan] * 7, "must be finite"),
+    ],
+)
+def test_no_prevalence(prevalence, message):
+    with pytest.raises(ValueError, match=message):
+        at_prevalence(np.full((1, 7), 1 / 7), prevalence)
 
 
 def test_conditions_confusion_and_triage_by_hand():

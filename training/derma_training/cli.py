@@ -169,16 +169,15 @@ def evaluate(folder: Path, data: tuple[str, ...], part: str, out: Path | None, a
 def compare(folders: tuple[Path, ...], as_json: bool) -> None:
     """Put bundles side by side, with mean and standard deviation.
 
-    FOLDERS are bundles, e.g. those of five folds (make folds). The figures are those that each measured
-    on its own test part when it was made; nothing is measured again.
+    FOLDERS are bundles, e.g. those of five folds (make folds): what each measured on its own test part
+    when it was made. Or they are evaluations (--out of evaluate). Nothing is measured again.
     """
-    from derma_training.bundle import Bundle
-    from derma_training.compare import compare, markdown
+    from derma_training.compare import compare, markdown, metrics_of
 
     with _reported():
         if len({folder.name for folder in folders}) < len(folders):
             raise ValueError("two folders have the same name, and it is the name of their column")
-        table = compare({folder.name: Bundle.open(folder) for folder in folders})
+        table = compare({folder.name: metrics_of(folder) for folder in folders})
         click.echo(json.dumps(table, indent=2) if as_json else markdown(table))
 
 

@@ -1,20 +1,21 @@
 """Several bundles side by side, with mean and spread: folds, seeds, or before and after.
 
-    table = compare({"fold 0": bundle, "fold 1": other})
+    table = compare({"fold 0": metrics_of(bundle), "fold 1": metrics_of(other)})
     print(markdown(table))
 
-What is compared is what each bundle measured of itself, ``metrics.json``.
+What is compared is what each bundle measured of itself, or an evaluation of it: ``metrics.json``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from derma_semantics.evaluation.report import METRICS
-from derma_training.bundle import Bundle
+from derma_training.bundle import MANIFEST, Bundle
 
 # Names in the table, and where the figure is.
 FIGURES = {
@@ -25,6 +26,10 @@ FIGURES = {
     "melanoma as first: sensitivity": "melanoma.sensitivity.value",
     "melanoma as first: specificity": "melanoma.specificity.value",
     "melanoma: specificity at 95 % sensitivity": "melanoma_specificity_at_95_sensitivity",
+    "weighed by frequency, melanoma: AUC": "at_prevalence.melanoma_auc",
+    "weighed by frequency, melanoma: specificity at 95 % sensitivity": (
+        "at_prevalence.melanoma_specificity_at_95_sensitivity"
+    ),
     "review: sensitivity for melanoma": "triage.review.melanoma.sensitivity.value",
     "review: specificity for melanoma": "triage.review.melanoma.specificity.value",
     "urgent: sensitivity for malignancy": "triage.urgent.malignancy.sensitivity.value",
@@ -40,17 +45,16 @@ FIGURES = {
 Table = dict[str, dict[str, float | None]]
 
 
-def compare(bundles: Mapping[str, Bundle]) -> Table:
-    """Figure by figure, one value a bundle (None where it lacks the figure), ``mean`` and ``sd``.
+def compare(measured: Mapping[str, dict[str, Any]]) -> Table:
+    """Figure by figure, one value a column (None where it lacks the figure), ``mean`` and ``sd``.
 
-    ``sd`` is the sample standard deviation; both are None where a bundle lacks the figure.
+    ``sd`` is the sample standard deviation; both are None where a column lacks the figure.
 
     Raises:
-        ValueError: a bundle was never measured, or a name is that of a column.
+        ValueError: a name is that of a column.
     """
-    if taken := {"mean", "sd"} & bundles.keys():
+    if taken := {"mean", "sd"} & measured.keys():
         raise ValueError(f"no bundle may be called {', '.join(sorted(taken))}: that is a column of the table")
-    measured = {name: _metrics(bundle) for name, bundle in bundles.items()}
     table: Table = {}
     for figure, place in FIGURES.items():
         values = {name: _at(metrics, place) for name, metrics in measured.items()}
@@ -64,6 +68,22 @@ def compare(bundles: Mapping[str, Bundle]) -> Table:
     return table
 
 
+def metrics_of(folder: Path) -> dict[str, Any]:
+    """What a bundle measured of itself, or what ``derma-train evaluate`` and ``derma evaluate`` wrote.
+
+    Raises:
+        BundleError: it is a bundle, and was altered.
+        ValueError: nothing was measured.
+    """
+    if (folder / MANIFEST).is_file():
+        Bundle.open(folder)
+    try:
+        metrics: dict[str, Any] = json.loads((folder / METRICS).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{folder} has no {METRICS}: it was never measured") from None
+    return metrics
+
+
 def markdown(table: Table) -> str:
     """The table in Markdown, three decimals, a dash for what is missing."""
     columns = list(next(iter(table.values())))
@@ -71,14 +91,6 @@ def markdown(table: Table) -> str:
     for figure, values in table.items():
         rows.append([figure, *("-" if v is None else f"{v:.3f}" for v in values.values())])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _metrics(bundle: Bundle) -> dict[str, Any]:
-    try:
-        metrics: dict[str, Any] = json.loads((bundle.path / METRICS).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{bundle.path} has no {METRICS}: it was never measured") from None
-    return metrics
 
 
 def _at(metrics: Any, place: str) -> float | None:

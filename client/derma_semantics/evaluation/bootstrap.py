@@ -26,6 +26,7 @@ from derma_semantics.evaluation.metrics import (
     decide,
     macro_auc,
     melanoma_specificity_at,
+    ranking_at_prevalence,
 )
 
 DRAWS = 1000
@@ -79,11 +80,13 @@ def _strata(labels: Ints, lesions: Sequence[str]) -> list[Stratum]:
 
 def _figures(probabilities: Floats, labels: Ints) -> dict[str, float | None]:
     predicted = decide(probabilities)
+    weighed = ranking_at_prevalence(probabilities, labels)["melanoma_specificity_at_95_sensitivity"]
     return {
         "balanced_accuracy": balanced_accuracy(predicted, labels),
         "accuracy": float((predicted == labels).mean()),
         "macro_auc": macro_auc(probabilities, labels),
         "melanoma_specificity_at_95_sensitivity": melanoma_specificity_at(probabilities, labels, 0.95),
+        "melanoma_specificity_at_95_sensitivity_at_prevalence": weighed,
         "expected_calibration_error": calibration_error(probabilities, labels),
     }
 

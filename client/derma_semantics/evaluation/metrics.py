@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, rankdata
 
 from derma_semantics.conditions import CODES, CONDITIONS
+from derma_semantics.prevalence import at_prevalence
 
 MELANOMA = CODES.index("MEL")
 MALIGNANT = np.array([condition.malignant for condition in CONDITIONS])
@@ -62,9 +63,25 @@ def measure(probabilities: Floats, labels: Ints) -> dict[str, Any]:
             )
             for level in (90, 95)
         },
+        "at_prevalence": ranking_at_prevalence(probabilities, labels),
         "expected_calibration_error": calibration_error(probabilities, labels),
         "brier": brier(probabilities, labels),
         "confusion": confusion(predicted, labels),
+    }
+
+
+def ranking_at_prevalence(probabilities: Floats, labels: Ints) -> dict[str, Any]:
+    """How melanomas rank once conditions are weighed by how frequent they are among these images.
+
+    Whoever knows a place's frequencies can weigh so too; it changes no decision.
+    """
+    counts = np.bincount(labels, minlength=len(CODES))
+    weighed = at_prevalence(probabilities, counts)
+    return {
+        "images": dict(zip(CODES, counts.tolist(), strict=True)),
+        "melanoma_auc": auc(weighed[:, MELANOMA], labels == MELANOMA),
+        "melanoma_specificity_at_90_sensitivity": melanoma_specificity_at(weighed, labels, 0.90),
+        "melanoma_specificity_at_95_sensitivity": melanoma_specificity_at(weighed, labels, 0.95),
     }
 
 

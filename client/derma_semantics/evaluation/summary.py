@@ -47,6 +47,11 @@ def _main(report: dict[str, Any]) -> Iterator[str]:
             f"melanoma            sensitivity {level / 100:.3f}, "
             f"specificity {_n(report[key])}{_range(intervals.get(key))}"
         )
+    weighed, key = report["at_prevalence"], "melanoma_specificity_at_95_sensitivity"
+    yield (
+        f"  at their frequency sensitivity 0.950, specificity {_n(weighed[key])}"
+        f"{_range(intervals[f'{key}_at_prevalence'])}   AUC {_n(weighed['melanoma_auc'])}"
+    )
     yield (
         f"calibration         ECE {_n(report['expected_calibration_error'])}"
         f"{_range(intervals['expected_calibration_error'])}   Brier {_n(report['brier'])}"
