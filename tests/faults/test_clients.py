@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
-from derma_semantics import AsyncDermaClient
-from derma_semantics.errors import DeadlineExceeded
+from derma_semantics import AsyncDermaClient, DermaClient
+from derma_semantics.errors import DeadlineExceeded, DermaError
 from derma_semantics.transport import _request as message_of
 from tests.faults.vitals import pending, vitals
 
@@ -185,3 +185,47 @@ def test_crashing_clients(service, client, jpeg, amount, resting, tmp_path, note
     assert after.keys() == before.keys()
     assert max(max(one) for one in more.values()) <= SLACK
     assert client.classify(jpeg(0)).risk == pytest.approx(expected, abs=1e-5)
+
+
+def test_connections_closed_within_a_moment(start_service, jpeg, amount, until, note):
+    """Triton 2.51 hangs or ends of it (docs/reliability.md); the launcher makes it answer again."""
+    if amount(True, False):
+        pytest.skip("in the full form")
+    service, image, recovered, replaced = start_service(), jpeg(0), [], 0
+    with DermaClient(service.url, timeout=5, retry_for=0) as client:
+        expected = client.classify(image).differential
+    for _ in range(3):
+        triton = triton_of(service)
+        close_together(service, image, connections=32)
+        closed = time.monotonic()
+        until(lambda: answers(service, image) == expected, 60, "the service answers as before")
+        recovered.append(time.monotonic() - closed)
+        replaced += triton_of(service) != triton
+    note("connections closed within a moment", rounds=3, recovered_s=recovered, triton_replaced=replaced)
+
+
+def triton_of(service):
+    return next((pid for pid, command in service.processes() if "bin/tritonserver " in command), None)
+
+
+def close_together(service, image, connections):
+    """Four requests under way on each, and no pause between one's end and the next one's."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [grpc.insecure_channel(service.url, options) for _ in range(connections)]
+    for channel in channels:
+        grpc.channel_ready_future(channel).result(10)
+    for channel in channels:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for _ in range(4):
+            stub.ModelInfer.future(message_of(image, "given up", 60), timeout=60)
+    for channel in channels:
+        channel.close()
+
+
+def answers(service, image):
+    """What a new client is answered; None where it is not."""
+    try:
+        with DermaClient(service.url, timeout=2, retry_for=0) as client:
+            return client.classify(image).differential
+    except DermaError:
+        return None

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections import Counter
 
 import pytest
 
+from derma_export.engine import Engine
+from derma_export.rollout.flow import Rollout
+from derma_export.rollout.trial import Trial
+from derma_semantics import DermaClient
 from derma_semantics.errors import Overloaded
+from derma_semantics.transport import ModelControl
+from derma_training.bundle import Bundle
+from tests.e2e.conftest import start, stop
+from tests.faults.releases import release, served
 from tests.faults.traffic import arriving, kept_busy, percentile, sender, throughput
 
 LIMIT = 10.0  # seconds: default_timeout_microseconds of both queues
@@ -18,28 +28,46 @@ WORKERS = 16  # enough for full batches, and within the queues
 
 async def test_three_times_capacity(service, jpeg, amount, note):
     lasting = amount((4, 8), (10, 15))
-    await overloaded(service, jpeg(0), lasting, amount, lambda **measured: note("overload", **measured))
+    await overloaded(service, [jpeg(0)], lasting, amount, lambda **measured: note("overload", **measured))
 
 
-async def test_with_an_audit_log(start_service, jpeg, amount, note, tmp_path):
-    """Which has a line for each answer and for none that was refused."""
+async def test_with_an_audit_log_and_a_canary(repository, mini, jpeg, amount, note, tmp_path):
+    """Half of the images ask the canary; the log has a line for each answer and for none that was refused."""
     if amount(True, False):
         pytest.skip("in the full form")
-    log = tmp_path / "audit.jsonl"
-    service = start_service(f"--audit-log={log}")
-    answered = await overloaded(
-        service, jpeg(0), (6, 15), amount, lambda **measured: note("overload with an audit log", **measured)
+    models, log, canary = (
+        shutil.copytree(repository, tmp_path / "models"),
+        tmp_path / "audit.jsonl",
+        "ab" * 32,
     )
-    assert len(log.read_text().splitlines()) == answered
+    service = start(models, tmp_path / "state", f"--audit-log={log}")
+    try:
+        version, bundle, control = served(repository) / "1", Bundle.open(mini), ModelControl(service.url)
+        with DermaClient(service.url) as client:
+            rollout = Rollout(models, control, client, say=lambda _: None)
+            rollout.start(release(models, version, bundle, canary), lambda _: Trial(version, Engine()), 50)
+        control.close()
+        before = len(log.read_text().splitlines())
+        name = "overload with an audit log and a canary"
+        answered = await overloaded(
+            service, [jpeg(n) for n in range(16)], (6, 15), amount, lambda **measured: note(name, **measured)
+        )
+    finally:
+        stop(service)
+    lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
+    assert len(lines) == answered
+    shares = Counter(line["bundle_digest"] for line in lines)
+    assert set(shares) == {bundle.digest, canary}
+    assert min(shares.values()) > 0.1 * answered
 
 
-async def overloaded(service, image, lasting, amount, note):
+async def overloaded(service, images, lasting, amount, note):
     """A burst at three times capacity, and a while after it; the number of answers in all.
 
     ``lasting``: seconds of each measurement of capacity, and of the burst.
     """
     steady, long = lasting
-    async with sender(service.url, image) as ask:
+    async with sender(service.url, *images) as ask:
         before = await kept_busy(ask, WORKERS, 2)
         busy = await kept_busy(ask, WORKERS, steady)
         capacity = throughput(busy)

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, cycle
 
 import numpy as np
 
@@ -43,14 +43,14 @@ def percentile(values: list[float], q: float) -> float:
 
 
 @asynccontextmanager
-async def sender(url: str, image: bytes, timeout: float = 60.0) -> AsyncIterator[Ask]:
-    """Sends as ``AsyncDermaClient`` does, without what each client does for itself before and after.
+async def sender(url: str, *images: bytes, timeout: float = 60.0) -> AsyncIterator[Ask]:
+    """Sends one image after the other as ``AsyncDermaClient`` does, without a client's work before and after.
 
     Many clients have many processors for that; here they share one thread, and the service's processors.
     """
-    transport = GrpcAsyncTransport(url)
+    transport, turns = GrpcAsyncTransport(url), cycle(images)
     try:
-        yield lambda: transport.infer(image, timeout)
+        yield lambda: transport.infer(next(turns), timeout)
     finally:
         await transport.close()
 
