@@ -98,7 +98,7 @@ class Report:
         """A sentence for each limit that does not hold; not-a-number holds none."""
         return (
             [
-                f"{what} by {value:.2e}, limit {limit:.0e}"
+                f"{what} by {value:.2e}, limit {limit:.2g}"
                 for what, value, limit in self._measured()
                 if value is not None and not value <= limit
             ]
@@ -119,7 +119,7 @@ class Report:
         raise GateFailed(f"{'; '.join(self.failures)} (worst images: {listed})")
 
     def __str__(self) -> str:
-        told = [f"probabilities differ by {self.probability:.1e} (limit {self.limits.probability:.0e})"]
+        told = [f"probabilities differ by {self.probability:.1e} (limit {self.limits.probability:.2g})"]
         told += [f"cosine {1 - self.cosine:.6f}", f"top-1 changed on {len(self.top1)}"]
         told += [f"triage on {len(self.triage)} of {self.images}"]
         for what, pair in (("balanced accuracy", self.balanced_accuracy), ("melanomas found", self.melanoma)):
