@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def at_prevalence(probabilities: NDArray[np.float64], prevalence: ArrayLike) -> NDArray[np.float64]:
-    """Weigh and normalise; rows of zeros, which stand for no answer, stay zeros.
+    """Weigh and normalise. Rows of zeros, which stand for no answer, stay zeros; so do those of conditions
+    that never occur.
 
     Args:
         probabilities: shape (N, 7).
@@ -32,4 +33,4 @@ def at_prevalence(probabilities: NDArray[np.float64], prevalence: ArrayLike) -> 
         raise ValueError(f"prevalence must be finite, not negative, not all zero: {frequencies.tolist()}")
     weighed = probabilities * (frequencies / frequencies.sum())
     total = weighed.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(weighed, total, out=np.zeros_like(weighed), where=total > 0))
+    return np.asarray(np.divide(weighed, total, out=np.zeros_like(weighed), where=total != 0))

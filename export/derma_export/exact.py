@@ -55,7 +55,7 @@ class FusedAttention(nn.Module):
 
 
 class Centred(nn.Module):
-    """uint8 NHWC pixels to NCHW floats from -1 to 1 in steps of 1/128, which bf16 and fp16 hold exactly."""
+    """uint8 NHWC pixels to NCHW floats from -1 to 127/128, which bf16 and fp16 hold exactly."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         return (pixels.permute(0, 3, 1, 2).to(torch.float32) - 128) / 128
@@ -65,18 +65,19 @@ class Centred(nn.Module):
 def whole_pixels(classifier: Any) -> Iterator[None]:
     """Let the patches' layer do the normalising, so that it gets pixels which no precision rounds.
 
-    Normalised ones lose their last bits in bf16, which is most of what bf16 loses.
+    Normalised ones lose their last bits in bf16. A tower that does not begin with such a layer, or
+    one without bias or with a border of zeros, stays as it is.
     """
-    before, layer = classifier.normalise, classifier.visual.trunk.patch_embed.proj
-    weight, bias = layer.weight, layer.bias
-    if bias is None or any(layer.padding):  # nowhere to put the offset, or a border that it would change
+    layer = getattr(classifier.visual.trunk.patch_embed, "proj", None)
+    if not isinstance(layer, nn.Conv2d) or layer.in_channels != 3 or layer.bias is None or any(layer.padding):
         yield
         return
+    before, weight, bias = classifier.normalise, layer.weight, layer.bias
     std, offset = before.std.double(), (128 / 255 - before.mean.double()) / before.std.double()
-    classifier.normalise = Centred()
-    layer.weight = nn.Parameter((weight.double() * 128 / (255 * std)).to(weight.dtype))
-    layer.bias = nn.Parameter((bias + (weight.double() * offset).sum(dim=(1, 2, 3))).to(bias.dtype))
+    folded = weight.double() * 128 / (255 * std), bias + (weight.double() * offset).sum(dim=(1, 2, 3))
     try:
+        classifier.normalise = Centred()
+        layer.weight, layer.bias = (nn.Parameter(tensor.to(weight.dtype)) for tensor in folded)
         yield
     finally:
         classifier.normalise, layer.weight, layer.bias = before, weight, bias

@@ -85,7 +85,9 @@ def export_bundle(
     with tempfile.TemporaryDirectory(prefix="derma-export-") as scratch, naming(Path(scratch)):
         graph = Path(scratch) / GRAPH
         export_onnx(classifier, graph, fuse_attention=task.precision == "fp16")
-        attempt, report = _first_to_pass(graph, reference, task, say, lambda path: run_graph(path, engine))
+        attempt, report = _first_to_pass(
+            graph, reference, task, say, lambda path: run_graph(path, engine), bundle.calibration.margin
+        )
         values = parameters(bundle, task.precision)
         manifest = {
             **values,
@@ -111,7 +113,12 @@ def _require_unchanged(bundle: Bundle) -> None:
 
 
 def _first_to_pass(
-    graph: Path, reference: Answers, task: Task, say: Say, open_graph: Callable[[Path], gate.Runner]
+    graph: Path,
+    reference: Answers,
+    task: Task,
+    say: Say,
+    open_graph: Callable[[Path], gate.Runner],
+    margin: float,
 ) -> tuple[Attempt, gate.Report]:
     """The fastest version that the gate lets through.
 
@@ -131,6 +138,7 @@ def _first_to_pass(
             limits,
             labels=samples.labels,
             companions=gate.companion_effect(run, samples.pixels),
+            margin=margin,
         )
         say(f"gate   {task.precision}, {report.images} images ({samples.source}): {report}")
         if not report.failures:

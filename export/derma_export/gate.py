@@ -20,7 +20,6 @@ from derma_semantics.conditions import CODES
 from derma_semantics.contract import Triage
 from derma_semantics.evaluation.metrics import balanced_accuracy
 from derma_training.bundle import Bundle
-from derma_training.calibration.targets import MARGIN
 from derma_training.classifier import Answers
 from derma_training.model import load_merged, load_unmerged
 
@@ -75,7 +74,7 @@ class Report:
         companions: None where it was not measured.
         balanced_accuracy, melanoma: reference and candidate; None without labels. Of melanomas the share that
             triage does not call routine.
-        lost: melanomas that triage calls routine now, though their RISK lay beyond the margin at review.
+        lost: melanomas that became routine because the odds of their RISK fell by more than the margin.
         worst: the image with the largest change of a probability.
     """
 
@@ -156,12 +155,14 @@ def compare(
     *,
     labels: Tensor | None = None,
     companions: float | None = None,
+    margin: float = 1.0,
 ) -> Report:
     """Measure ``candidate`` against ``reference``, answers to the same images.
 
     Args:
         labels: the images' conditions, int64 (N,), where known.
         companions: see ``companion_effect``.
+        margin: of the odds at review, that the bundle's calibration left for coarse arithmetic.
     """
     scores = [torch.cat([a.probabilities, a.risk], dim=-1) for a in (reference, candidate)]
     difference = (scores[0] - scores[1]).abs().amax(dim=-1)
@@ -183,7 +184,7 @@ def compare(
         companions=companions,
         balanced_accuracy=None if labels is None else _both(pair, labels, _balanced_accuracy),
         melanoma=None if not _any_melanoma(labels) else _both(pair, labels, _melanomas_found),
-        lost=() if labels is None else _rows(_lost(reference, candidate) & (labels == MELANOMA)),
+        lost=() if labels is None else _rows(_lost(reference, candidate, margin) & (labels == MELANOMA)),
     )
 
 
@@ -236,11 +237,11 @@ def _melanomas_found(answers: Answers, labels: Tensor) -> float:
     return float(found.float().mean())
 
 
-def _lost(reference: Answers, candidate: Answers) -> Tensor:
-    """Which images became routine by more than the margin that calibration leaves, bool (N,)."""
+def _lost(reference: Answers, candidate: Answers, margin: float) -> Tensor:
+    """Which images became routine by more than the margin allows, bool (N,)."""
     routine = (reference.triage > Triage.ROUTINE) & (candidate.triage == Triage.ROUTINE)
     before, after = (answers.risk / (1 - answers.risk) for answers in (reference, candidate))
-    return (routine & ~(before <= MARGIN * after)).squeeze(-1)
+    return (routine & ~(before <= margin * after)).squeeze(-1)
 
 
 def _any_melanoma(labels: Tensor | None) -> TypeGuard[Tensor]:

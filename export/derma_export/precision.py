@@ -69,7 +69,7 @@ def to_int8(model: onnx.ModelProto, kept: list[str], pixels: Tensor) -> onnx.Mod
 
     Static scales make an answer independent of its companions in the batch. SmoothQuant
     (arXiv 2211.10438) moves outliers from activations into weights. The first and the last layer stay as
-    they are, as is usual: a fiftieth of a ViT-Tiny's work, and most of what int8 loses on it.
+    they are, as is usual: a fortieth of a ViT-Tiny's work, and most of what its embeddings lose.
     """
     import nncf
 

@@ -62,7 +62,7 @@ def by_noise(graph: Path, pixels: Tensor) -> list[Layer]:
 
 
 def outside_the_tower(model: onnx.ModelProto) -> list[str]:
-    """Nodes before and after the image tower: comparing with texts, triage."""
+    """Nodes before and after the image tower: centring pixels, comparing with texts, triage, input check."""
     return [node.name for node in model.graph.node if not _modules(node)]
 
 

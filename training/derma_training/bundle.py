@@ -53,6 +53,8 @@ class Calibration:
         temperature: divides the logits before the softmax.
         bias: added to the logits after that, by condition code; 0 for a code that is not named.
         review, urgent: thresholds on RISK, in [0, 1], at or above which TRIAGE is 1, 2.
+        margin: by which the odds of RISK may fall in coarse arithmetic before one that ``review`` must find
+            is missed; 1, none, in bundles of older code.
         prediction_set: by condition code, the lowest probability, in [0, 1], with which the
             condition belongs to PREDICTION_SET. A code that is not named always belongs, so
             that the answer of an older bundle, which names none, is safe.
@@ -63,6 +65,7 @@ class Calibration:
     bias: dict[str, float] = field(default_factory=dict)
     review: float = 0.5
     urgent: float = 0.5
+    margin: float = 1.0
     prediction_set: dict[str, float] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 
@@ -73,6 +76,8 @@ class Calibration:
             raise BundleError(
                 f"thresholds must satisfy 0 <= review <= urgent <= 1, got {self.review}, {self.urgent}"
             )
+        if not self.margin >= 1:
+            raise BundleError(f"margin must be at least 1, got {self.margin}")
         if strange := self.bias.keys() - set(CODES):
             raise BundleError(f"bias names {', '.join(sorted(strange))}, which is no condition")
         for code, lowest in self.prediction_set.items():

@@ -21,7 +21,7 @@ from derma_bench.engine.ceiling import flops
 from derma_export.exact import class_token_only
 from derma_export.graph import INPUT, export_onnx
 from derma_export.precision import to_fp16, to_int8
-from derma_export.sensitivity import outside_the_tower
+from derma_export.sensitivity import outside_the_blocks
 from derma_training.classifier import Classifier
 
 PRODUCTS = ["MatMul", "Gemm"]
@@ -79,7 +79,7 @@ def dynamic_int8(source: Path, target: Path, pixels: Tensor) -> None:
         op_types_to_quantize=PRODUCTS,
         per_channel=True,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=outside_the_tower(model),
+        nodes_to_exclude=outside_the_blocks(model),
     )
 
 
@@ -97,7 +97,7 @@ def static_int8(source: Path, target: Path, pixels: Tensor) -> None:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=outside_the_tower(model),
+        nodes_to_exclude=outside_the_blocks(model),
         extra_options={"MatMulConstBOnly": True},
     )
 

@@ -49,7 +49,7 @@ def _main(report: dict[str, Any]) -> Iterator[str]:
         )
     weighed, key = report["at_prevalence"], "melanoma_specificity_at_95_sensitivity"
     yield (
-        f"  at their frequency sensitivity 0.950, specificity {_n(weighed[key])}"
+        f"  by frequency      sensitivity 0.950, specificity {_n(weighed[key])}"
         f"{_range(intervals[f'{key}_at_prevalence'])}   AUC {_n(weighed['melanoma_auc'])}"
     )
     yield (

@@ -25,12 +25,12 @@ from derma_semantics.evaluation.metrics import (
 from derma_training.bundle import Calibration
 from derma_training.calibration.conformal import GROUPS, in_group, prediction_sets, too_few
 from derma_training.calibration.risk_control import fewest_examples
-from derma_training.calibration.targets import Targets
+from derma_training.calibration.targets import MARGIN, Targets
 
 METHODS = {
     "temperature": "temperature scaling, conditions weighed equally (arXiv 1706.04599)",
     "review, urgent": "exact binomial tests in fixed sequence, Learn then Test (arXiv 2110.01052), by MAPIE; "
-    "review then with a margin, its odds divided by 1.2, for bf16 and int8",
+    f"review then with a margin, its odds divided by {MARGIN}, for bf16 and int8",
     "prediction_set": "split conformal, LAC score (arXiv 1609.00451), Mondrian by group of conditions (Vovk)",
 }
 ASSUMPTIONS = {

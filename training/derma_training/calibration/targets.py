@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from derma_semantics.contract import SET_COVERAGE
 
 # Of the odds at review, for engines that compute in bf16 or int8: the hardest melanoma that must be found
-# would else lie at the threshold. The gate of an export lets none get lost by more.
+# would else lie at the threshold. An export's gate lets the odds of none that becomes routine fall by more.
 MARGIN = 1.2
 
 

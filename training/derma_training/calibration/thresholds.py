@@ -51,6 +51,7 @@ def calibrate(
         scaling.temperature,
         dict(zip(CODES, scaling.bias, strict=True)),
         review=review,
+        margin=MARGIN,
         urgent=max(review, _urgent(risk, labels, targets)),
         prediction_set=set_thresholds(probabilities, labels, coverage=targets.coverage),
     )
