@@ -15,11 +15,12 @@ from derma_training.compare import FIGURES, compare, markdown, metrics_of
 def made(mini, tmp_path):
     """The committed bundle under other names, with changed metrics."""
 
-    def make(name, **changes):
+    def make(name, commit=None, **changes):
         folder = shutil.copytree(mini, tmp_path / name)
         metrics = json.loads((folder / "metrics.json").read_text())
         (folder / "metrics.json").write_text(json.dumps({**metrics, **changes}))
         facts = {k: v for k, v in Bundle.open(mini).manifest.items() if k not in ("schema_version", "files")}
+        facts["git_commit"] = commit or facts["git_commit"]
         return seal(folder, **facts).path
 
     return make
@@ -73,6 +74,12 @@ def test_evaluations_stand_beside_bundles(made, tmp_path):
     evaluation.mkdir()
     (evaluation / "metrics.json").write_text(json.dumps({"accuracy": 0.25}))
     assert "| accuracy | 0.750 | 0.250 | 0.500 |" in run(made("own", accuracy=0.75), evaluation).output
+
+
+def test_bundles_of_different_code_are_told(made):
+    one, two = made("one"), made("two")
+    assert "commits" not in run(one, two).output
+    assert "Code of different commits made these bundles: " in run(one, made("old", commit="f" * 40)).output
 
 
 def test_an_altered_bundle_is_refused(made):

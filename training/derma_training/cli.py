@@ -172,13 +172,15 @@ def compare(folders: tuple[Path, ...], as_json: bool) -> None:
     FOLDERS are bundles, e.g. those of five folds (make folds): what each measured on its own test part
     when it was made. Or they are evaluations (--out of evaluate). Nothing is measured again.
     """
-    from derma_training.compare import compare, markdown, metrics_of
+    from derma_training.compare import commits_of, compare, markdown, metrics_of
 
     with _reported():
         if len({folder.name for folder in folders}) < len(folders):
             raise ValueError("two folders have the same name, and it is the name of their column")
         table = compare({folder.name: metrics_of(folder) for folder in folders})
         click.echo(json.dumps(table, indent=2) if as_json else markdown(table))
+        if len(commits := commits_of(folders)) > 1:
+            click.echo(f"Code of different commits made these bundles: {', '.join(commits)}", err=True)
 
 
 @main.command()

@@ -9,7 +9,7 @@ What is compared is what each bundle measured of itself, or an evaluation of it:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -82,6 +82,13 @@ def metrics_of(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{folder} has no {METRICS}: it was never measured") from None
     return metrics
+
+
+def commits_of(folders: Iterable[Path]) -> list[str]:
+    """The commits whose code made these bundles, abbreviated; evaluations name none."""
+    manifests = [folder / MANIFEST for folder in folders]
+    made = [json.loads(path.read_text()).get("git_commit") for path in manifests if path.is_file()]
+    return sorted({str(commit)[:7] for commit in made})
 
 
 def markdown(table: Table) -> str:
