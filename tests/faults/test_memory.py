@@ -102,7 +102,7 @@ def slope(images, memory):
 
 def test_soak(service, photographs, until, amount, note):
     """Batches of 1 to 32, pictures of all sizes; what warms up goes before, and half of the time too."""
-    seconds = amount(30, 150)
+    seconds = amount(30, 120)
     asks = [one_by_one(service, choices(photographs, 0)), in_batches(service, choices(photographs, 1))]
     with ThreadPoolExecutor(len(asks)) as threads:
         warm = sum(threads.map(lambda ask: sum(next(ask) for _ in warm_up(photographs)), asks))
