@@ -88,7 +88,7 @@ def commits_of(folders: Iterable[Path]) -> list[str]:
     """The commits whose code made these bundles, abbreviated; evaluations name none."""
     manifests = [folder / MANIFEST for folder in folders]
     made = [json.loads(path.read_text()).get("git_commit") for path in manifests if path.is_file()]
-    return sorted({str(commit)[:7] for commit in made})
+    return sorted({(commit or "unknown")[:7] for commit in made})
 
 
 def markdown(table: Table) -> str:
