@@ -17,7 +17,8 @@ from derma_training.classifier import Normalise
 from derma_training.learning.batches import TrainingSet
 from derma_training.learning.checkpoint import restore, trainable
 from derma_training.learning.config import Augmentation, Balance, Phase
-from derma_training.learning.fit import Run, cosine, fit, parameter_groups
+from derma_training.learning.fit import Run, fit
+from derma_training.learning.rates import cosine, parameter_groups
 from derma_training.model import add_lora, build_model, encode_conditions, load_tokenizer
 
 PROMPTS = {condition.code: condition.prompts for condition in CONDITIONS}

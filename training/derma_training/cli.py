@@ -21,9 +21,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,29 +29,11 @@ from typing import TYPE_CHECKING
 import click
 
 from derma_semantics.terminal import help_text
-from derma_training.calibration.targets import DEFAULTS, Targets
+from derma_training.calibration.targets import Targets
+from derma_training.options import FOLDER, SOURCES, read, reported, target
 
 if TYPE_CHECKING:
-    from derma_training.data import Example
-
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-SOURCES = click.option(
-    "--data",
-    type=click.Path(),  # several in the variable are separated as in PATH
-    multiple=True,
-    required=True,
-    envvar="ISIC2018_DIR",
-    help="A data set: a folder in any layout that `derma-train data --help` lists, or a hub name. "
-    "May be given more than once.  [env: ISIC2018_DIR]",
-)
-
-
-def _target(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option for a share that a calibration must reach; the defaults are those of ``Targets``."""
-    share = click.FloatRange(0, 1, min_open=True, max_open=True)
-    return click.option(
-        f"--{name}", type=share, default=getattr(DEFAULTS, name), show_default=True, help=what
-    )
+    pass
 
 
 @click.group(help=help_text(__doc__))
@@ -101,9 +80,9 @@ def fit(
     from derma_training.learning.config import load
     from derma_training.recipe import Place, make_bundle, split, train_weights
 
-    with _reported():
+    with reported():
         config, place = load(configuration, changes), Place(start, out)
-        examples = _read(data)
+        examples = read(data)
         if trial:
             train_weights(config, split(examples, config, start), place, say=click.echo)
             return
@@ -126,9 +105,9 @@ def prompts(folder: Path, data: tuple[str, ...], heads: bool, as_json: bool) -> 
     from derma_training.prompts.report import report, summary
     from derma_training.recipe import bundle_parts
 
-    with _reported():
+    with reported():
         bundle = Bundle.open(folder)
-        examples = _read(data)
+        examples = read(data)
         figures = report(bundle, bundle_parts(bundle, examples), heads=heads)
         click.echo(json.dumps(figures, indent=2) if as_json else summary(figures))
 
@@ -155,16 +134,14 @@ def evaluate(folder: Path, data: tuple[str, ...], part: str, out: Path | None, a
     from derma_training.evaluate import evaluate as measure_bundle
     from derma_training.evaluate import part_of, summary
 
-    with _reported():
+    with reported():
         bundle = Bundle.open(folder)
-        report = measure_bundle(bundle, part_of(bundle, _read(data), part), part=part, out=out)
+        report = measure_bundle(bundle, part_of(bundle, read(data), part), part=part, out=out)
         click.echo(json.dumps(report, indent=2) if as_json else summary(report))
 
 
 @main.command()
-@click.argument(
-    "folders", type=click.Path(exists=True, file_okay=False, path_type=Path), nargs=-1, required=True
-)
+@click.argument("folders", type=FOLDER, nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(folders: tuple[Path, ...], as_json: bool) -> None:
     """Put bundles side by side, with mean and standard deviation.
@@ -174,7 +151,7 @@ def compare(folders: tuple[Path, ...], as_json: bool) -> None:
     """
     from derma_training.compare import commits_of, compare, markdown, metrics_of
 
-    with _reported():
+    with reported():
         if len({folder.name for folder in folders}) < len(folders):
             raise ValueError("two folders have the same name, and it is the name of their column")
         table = compare({folder.name: metrics_of(folder) for folder in folders})
@@ -186,10 +163,10 @@ def compare(folders: tuple[Path, ...], as_json: bool) -> None:
 @main.command()
 @click.argument("folder", metavar="BUNDLE", type=FOLDER)
 @SOURCES
-@_target("sensitivity", "Of review, for melanoma and for malignancy.")
-@_target("specificity", "Of urgent: the share of benign lesions that are not urgent.")
-@_target("coverage", "Share of prediction sets that hold the true condition.")
-@_target("confidence", "With which sensitivity and specificity hold on new images.")
+@target("sensitivity", "Of review, for melanoma and for malignancy.")
+@target("specificity", "Of urgent: the share of benign lesions that are not urgent.")
+@target("coverage", "Share of prediction sets that hold the true condition.")
+@target("confidence", "With which sensitivity and specificity hold on new images.")
 @click.option("--all", "everything", is_flag=True, help="Use every image of data that training never saw.")
 def calibrate(folder: Path, data: tuple[str, ...], everything: bool, **shares: float) -> None:
     """Choose triage thresholds and prediction sets anew, and seal the bundle with them.
@@ -201,9 +178,9 @@ def calibrate(folder: Path, data: tuple[str, ...], everything: bool, **shares: f
     from derma_training.calibration.report import readable
     from derma_training.evaluate import part_of
 
-    with _reported():
+    with reported():
         targets, old = Targets(**shares), Bundle.open(folder)
-        images = _read(data)
+        images = read(data)
         examples = everything_of(images, old) if everything else part_of(old, images, "calibration")
         name = "every image of the data given" if everything else "the bundle's calibration part"
         bundle = recalibrate(old, examples, name=name, targets=targets)
@@ -234,10 +211,10 @@ def quality(folder: Path, data: tuple[str, ...], photographs: Path | None) -> No
     from derma_training.quality.report import alarms
     from derma_training.recipe import bundle_parts
 
-    with _reported():
+    with reported():
         old = Bundle.open(folder)
         own, others = map(decoded, halves(photographs)) if photographs else (None, None)
-        bundle = with_quality(old, bundle_parts(old, _read(data)), own)
+        bundle = with_quality(old, bundle_parts(old, read(data)), own)
         found = bundle.quality
         assert found is not None
         for name, limit in found.limits.items():
@@ -276,9 +253,9 @@ def judge_quality(
     from derma_training.quality.report import report, table
     from derma_training.recipe import bundle_parts
 
-    with _reported():
+    with reported():
         bundle = Bundle.open(folder)
-        parts = bundle_parts(bundle, _read(data))
+        parts = bundle_parts(bundle, read(data))
         found = report(bundle, parts.test, others, elsewhere=halved(parts.other)[1])
         if out:
             out.mkdir(parents=True, exist_ok=True)
@@ -304,7 +281,7 @@ def info(folder: Path, rank: int, alpha: int, text: bool, checkpoint: Path | Non
     """
     from derma_training.model import add_lora, build_model, count_parameters, load_checkpoint
 
-    with _reported():
+    with reported():
         model = build_model(folder, weights=False)
         if checkpoint:
             model, report = load_checkpoint(model, checkpoint)
@@ -331,7 +308,7 @@ def audit_data(sources: tuple[str, ...], max_nevi: int, seed: int, as_json: bool
     """
     from derma_training.data import audit, summary
 
-    with _reported():
+    with reported():
         report = audit(*sources, most_nevi=max_nevi, seed=seed)
         click.echo(json.dumps(asdict(report), indent=2) if as_json else summary(report))
 
@@ -343,7 +320,7 @@ def fetch_base(folder: Path, endpoint: str | None) -> None:
     """Download BiomedCLIP (784 MB) into FOLDER and check its sha256."""
     from derma_training.fetch import fetch_base as fetch
 
-    with _reported():
+    with reported():
         fetch(folder, endpoint=endpoint)
         click.echo(f"BiomedCLIP is in {folder}")
 
@@ -358,7 +335,7 @@ def keygen(key: Path, no_password: bool) -> None:
     """
     from derma_training.signing import make_key
 
-    with _reported():
+    with reported():
         public = make_key(key, None if no_password else _password(key, new=True))
         click.echo(f"keep {key} secret; give {public} to those who export bundles")
 
@@ -380,7 +357,7 @@ def sign(folder: Path, key: Path) -> None:
     from derma_training.signing import is_encrypted
     from derma_training.signing import sign as sign_bundle
 
-    with _reported():
+    with reported():
         bundle = Bundle.open(folder)
         signature = sign_bundle(bundle, key, _password(key) if is_encrypted(key) else None)
         click.echo(f"signed bundle {bundle.name} ({bundle.digest[:12]}): {signature}")
@@ -392,20 +369,3 @@ def _password(key: Path, *, new: bool = False) -> str:
     return given or str(
         click.prompt(f"Password of {key}", hide_input=True, confirmation_prompt=new, err=True)
     )
-
-
-def _read(sources: Iterable[str]) -> list[Example]:
-    """One table of all data sets, each picture once."""
-    from derma_training.data import deduplicate, read
-
-    return deduplicate([example for source in sources for example in read(source)])
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Bad input and unreachable hosts end in one line, not in a traceback."""
-    try:
-        yield
-    except (ValueError, OSError) as exc:
-        click.echo(f"error: {exc}", err=True)
-        sys.exit(1)

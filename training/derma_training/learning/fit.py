@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from derma_training.learning.checkpoint import Checkpoint, restore, trainable
 from derma_training.learning.config import Phase
 from derma_training.learning.definitions import Definitions
 from derma_training.learning.history import History
+from derma_training.learning.rates import cosine, parameter_groups
 from derma_training.model import Clip, Tokenizer
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -332,48 +333,6 @@ def figures_of(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
         "balanced_accuracy": balanced_accuracy(given.argmax(axis=1), truth),
         "macro_auc": math.nan if area is None else area,
     }
-
-
-def parameter_groups(model: Clip, phase: Phase) -> list[dict[str, Any]]:
-    """Parameters that train, by learning rate and weight decay.
-
-    Vectors, scalars and positions are not decayed. Rates fall by ``layer_decay`` from block to
-    block downwards; the projections and the scale take ``fresh`` times the peak.
-    """
-    depth = len(model.visual.trunk.blocks)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        rate = phase.learning_rate * _factor(f".{name}", depth, phase)
-        decay = (
-            0.0 if parameter.ndim < 2 or "pos_embed" in name or "cls_token" in name else phase.weight_decay
-        )
-        groups.setdefault((rate, decay), []).append(parameter)
-    return [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
-
-
-def _factor(name: str, depth: int, phase: Phase) -> float:
-    _, inside, rest = name.partition(".trunk.")
-    if not inside:
-        return 1.0 if ".text.transformer." in name else phase.fresh
-    if rest.startswith("blocks."):
-        level = int(rest.split(".")[1]) + 1
-    else:
-        level = 0 if rest.startswith(("patch_embed", "pos_embed", "cls_token")) else depth + 1
-    return float(phase.layer_decay ** (depth + 1 - level))
-
-
-def cosine(phase: Phase, total: int) -> Callable[[int], float]:
-    """Linear warm-up, then half a cosine down to zero."""
-    warmup = max(1, int(phase.warmup * total))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-    return factor
 
 
 def _blend(images: Tensor, labels: Tensor, alpha: float, seed: int) -> tuple[Tensor, Tensor]:

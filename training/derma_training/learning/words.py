@@ -23,8 +23,9 @@ from derma_training.learning import losses
 from derma_training.learning.batches import ROWS, TEXTS, TrainingSet, mix, sampling
 from derma_training.learning.config import Phase
 from derma_training.learning.definitions import Definitions
-from derma_training.learning.fit import MAX_LOGIT_SCALE, Run, cosine, figures_of, parameter_groups
+from derma_training.learning.fit import MAX_LOGIT_SCALE, Run, figures_of
 from derma_training.learning.history import History
+from derma_training.learning.rates import cosine, parameter_groups
 from derma_training.model import Clip, Tokenizer
 
 BATCH = 64

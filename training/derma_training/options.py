@@ -1,0 +1,53 @@
+"""What the commands of derma-train have in common: their data, their shares, their errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from derma_training.calibration.targets import DEFAULTS
+
+if TYPE_CHECKING:
+    from derma_training.data import Example
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+SOURCES = click.option(
+    "--data",
+    type=click.Path(),  # several in the variable are separated as in PATH
+    multiple=True,
+    required=True,
+    envvar="ISIC2018_DIR",
+    help="A data set: a folder in any layout that `derma-train data --help` lists, or a hub name. "
+    "May be given more than once.  [env: ISIC2018_DIR]",
+)
+
+
+def target(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option for a share that a calibration must reach; the defaults are those of ``Targets``."""
+    share = click.FloatRange(0, 1, min_open=True, max_open=True)
+    return click.option(
+        f"--{name}", type=share, default=getattr(DEFAULTS, name), show_default=True, help=what
+    )
+
+
+def read(sources: Iterable[str]) -> list[Example]:
+    """One table of all data sets, each picture once."""
+    from derma_training.data import deduplicate
+    from derma_training.data import read as read_one
+
+    return deduplicate([example for source in sources for example in read_one(source)])
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Bad input and unreachable hosts end in one line, not in a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as exc:
+        click.echo(f"error: {exc}", err=True)
+        sys.exit(1)
