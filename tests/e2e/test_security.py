@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -360,6 +361,24 @@ def test_a_body_that_would_crash_triton_does_not_reach_it(proxy, service, jpeg, 
         assert proxy.classify(b"a" * 5_000_000, kind).status == 415
     assert [pid for pid, command in service.processes() if "bin/tritonserver " in command] == [server]
     assert proxy.classify(jpeg(0)).status == 200
+
+
+def test_many_chunks_reach_triton_as_one_body(proxy, service, jpeg):
+    """Triton 2.51 has a place on its stack for each chunk (CVE-2025-23310): so many end it."""
+    (server,) = [pid for pid, command in service.processes() if "bin/tritonserver " in command]
+    chunks = b"1\r\na\r\n" * 1_000_000 + b"0\r\n\r\n"
+    head = (
+        f"POST /v2/models/{MODEL}/infer HTTP/1.1\r\nHost: derma\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "Content-Type: application/octet-stream\r\nInference-Header-Content-Length: 0\r\n"
+        "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    )
+    trusted = ssl.create_default_context(cafile=proxy.ca)
+    with socket.create_connection(("127.0.0.1", proxy.port), 60) as plain:
+        with trusted.wrap_socket(plain, server_hostname="127.0.0.1") as line:
+            line.sendall(head.encode() + chunks)
+            answer = b"".join(iter(lambda: line.recv(1 << 16), b""))
+    assert b"UnsupportedFormat" in answer
+    assert [pid for pid, command in service.processes() if "bin/tritonserver " in command] == [server]
 
 
 def test_the_proxy_bounds_requests(proxy, stub):
