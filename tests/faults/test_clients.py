@@ -139,8 +139,9 @@ def killed_process(service, path):
 
 
 def crash(service, image, count, path, processes):
+    kinds = (half_http, whole_http, half_grpc, half_http, whole_http, half_grpc, whole_http, closed_grpc)
     for number in range(count):
-        (half_http, whole_http, half_grpc, closed_grpc)[number % 4](service, image)
+        kinds[number % len(kinds)](service, image)
     for _ in range(processes):
         killed_process(service, path)
 
