@@ -373,10 +373,10 @@ def test_many_chunks_reach_triton_as_one_body(proxy, service, jpeg):
         "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     )
     trusted = ssl.create_default_context(cafile=proxy.ca)
-    with socket.create_connection(("127.0.0.1", proxy.port), 60) as plain:
-        with trusted.wrap_socket(plain, server_hostname="127.0.0.1") as line:
-            line.sendall(head.encode() + chunks)
-            answer = b"".join(iter(lambda: line.recv(1 << 16), b""))
+    plain = socket.create_connection(("127.0.0.1", proxy.port), 60)
+    with trusted.wrap_socket(plain, server_hostname="127.0.0.1") as line:
+        line.sendall(head.encode() + chunks)
+        answer = b"".join(iter(lambda: line.recv(1 << 16), b""))
     assert b"UnsupportedFormat" in answer
     assert [pid for pid, command in service.processes() if "bin/tritonserver " in command] == [server]
 
