@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pulse import Pulse
 
 import weights
 from backoff import BackOff
@@ -186,6 +187,7 @@ def running(service: Service) -> Iterator[None]:
     try:
         service.start()
         watcher.start()
+        Pulse(service.server, service.stopping).start()
         yield
     finally:
         end = time.monotonic() + service.grace

@@ -97,6 +97,22 @@ def test_killed_parts_come_back(start_service, mini, until, jpeg, amount, note):
     assert journal.failures == []
 
 
+def test_a_triton_that_hangs_is_replaced(start_service, until, jpeg, note):
+    """It does not die; the launcher ends it. Clients that try again see no failure."""
+    service = start_service()
+    with DermaClient(service.url, **PATIENCE) as client:
+        expected = client.classify(jpeg(0)).differential
+        old = vitals(service)["tritonserver"].pid
+        os.kill(old, signal.SIGSTOP)
+        stopped = time.monotonic()
+        until(lambda: old not in dict(service.processes()), LIMITS["tritonserver"], "it is ended")
+        noticed = time.monotonic() - stopped
+        until(lambda: client.ready(timeout=1), LIMITS["tritonserver"], "another one is ready")
+        back = time.monotonic() - stopped
+        assert client.classify(jpeg(0)).differential == expected
+    note("a Triton that hangs", noticed_after_s=noticed, recovery_s=back)
+
+
 @contextmanager
 def busy_cores(number):
     """So many processes that compute without end, for at most ten minutes."""
