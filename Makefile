@@ -171,12 +171,12 @@ lint: setup ## Check style and types
 .PHONY: sbom
 sbom: setup ## List what is locked, as CycloneDX, in .run/sbom
 	mkdir -p .run/sbom
-	for lock in project triton; do $(BIN)/cyclonedx-py requirements requirements/$$lock.lock \
+	for lock in project triton container; do $(BIN)/cyclonedx-py requirements requirements/$$lock.lock \
 		--pyproject pyproject.toml --output-reproducible -o .run/sbom/$$lock.json || exit 1; done
 
 .PHONY: audit-deps
 audit-deps: setup ## Look for known vulnerabilities in what is locked (needs the network)
-	for lock in project triton; do $(BIN)/pip-audit --strict --disable-pip \
+	for lock in project triton container; do $(BIN)/pip-audit --strict --disable-pip \
 		--require-hashes -r requirements/$$lock.lock || exit 1; done
 
 .PHONY: lock

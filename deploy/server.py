@@ -226,6 +226,8 @@ def _arguments(settings: Settings, repository: Path, backends: Path) -> list[str
         f"--load-model={CLASSIFIER.name}",
         # Of the three models the one that a canary hides from Triton: it would not be loaded.
         f"--load-model={NETWORK.name}",
+        "--allow-sagemaker=false",  # doors that know nothing of the admin key; the environment could open one
+        "--allow-vertex-ai=false",
         f"--http-address={settings.local_host}",
         f"--http-port={settings.http_port}",
         f"--grpc-address={settings.host}",

@@ -139,6 +139,7 @@ def killed_process(service, path):
 
 
 def crash(service, image, count, path, processes):
+    # One in eight closes a channel, as each of those waits 0.2 seconds first.
     kinds = (half_http, whole_http, half_grpc, half_http, whole_http, half_grpc, whole_http, closed_grpc)
     for number in range(count):
         kinds[number % len(kinds)](service, image)

@@ -24,16 +24,12 @@ import os
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from derma_semantics.terminal import help_text
 from derma_training.calibration.targets import Targets
 from derma_training.options import FOLDER, SOURCES, read, reported, target
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.group(help=help_text(__doc__))

@@ -1,4 +1,8 @@
-"""What the commands of derma-train have in common: their data, their shares, their errors."""
+"""What the commands of derma-train have in common: their data, their shares, their errors.
+
+with reported():
+    examples = read(data)       # what @SOURCES took
+"""
 
 from __future__ import annotations
 

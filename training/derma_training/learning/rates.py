@@ -1,4 +1,8 @@
-"""How fast each parameter learns, and when."""
+"""How fast each parameter learns, and when.
+
+optimiser = torch.optim.AdamW(parameter_groups(model, phase))
+schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(phase, steps))
+"""
 
 from __future__ import annotations
 
