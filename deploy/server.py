@@ -39,6 +39,7 @@ POLL = 0.2
 PR_SET_PDEATHSIG = 1
 KILLED = 10.0  # seconds that the kernel may need to clear away a killed process
 SECRETS = ("DERMA_ADMIN_KEY", "DERMA_TOKEN")  # of no use to Triton's processes
+VERTEX_AI = "AIP_MODE"  # opens a door that knows nothing of the admin key, and shuts the others
 # glibc would keep what is freed in eight arenas a core, each as large as the largest requests made it.
 MEMORY = {"MALLOC_ARENA_MAX": "2"}
 AUDIT_LOG = "DERMA_AUDIT_LOG"  # how the model that writes it learns of its place
@@ -226,8 +227,6 @@ def _arguments(settings: Settings, repository: Path, backends: Path) -> list[str
         f"--load-model={CLASSIFIER.name}",
         # Of the three models the one that a canary hides from Triton: it would not be loaded.
         f"--load-model={NETWORK.name}",
-        "--allow-sagemaker=false",  # doors that know nothing of the admin key; the environment could open one
-        "--allow-vertex-ai=false",
         f"--http-address={settings.local_host}",
         f"--http-port={settings.http_port}",
         f"--grpc-address={settings.host}",
@@ -265,7 +264,7 @@ def _public(settings: Settings) -> dict[str, str]:
 
     Where an audit log is kept: its place, and what its tickets are signed with, new at each start.
     """
-    own = (*SECRETS, AUDIT_LOG, ticket.SECRET)
+    own = (*SECRETS, VERTEX_AI, AUDIT_LOG, ticket.SECRET)
     kept = MEMORY | {name: value for name, value in os.environ.items() if name not in own}
     if settings.audit_log is None:
         return kept
