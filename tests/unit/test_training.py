@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from derma_semantics.conditions import CONDITIONS
 from derma_training import architecture
 from derma_training.classifier import Normalise
+from derma_training.learning.augmentation import blend
 from derma_training.learning.batches import TrainingSet
 from derma_training.learning.checkpoint import restore, trainable
 from derma_training.learning.config import Augmentation, Balance, Phase
@@ -113,6 +114,18 @@ def test_options_run_together_and_leave_the_architecture_alone(model, folder, ta
     assert any(not torch.equal(start[name], value) for name, value in trainable(model).items())
     for network in ("tiny-1", "tiny-2"):
         assert [float(row["epoch"]) for row in curve(tmp_path, network, "epochs")] == [1, 2]
+
+
+def test_mixup_gives_each_image_a_share_of_its_own():
+    """Image i is i in every pixel and has label i, so that pixels tell what labels have to say."""
+    labels = torch.arange(7)
+    images = labels.float()[:, None, None, None].expand(7, 3, 4, 4)
+    blended, target = blend(images, labels, 0.4, seed=3)
+    assert torch.allclose(target.sum(dim=1), torch.ones(7))
+    assert torch.allclose(blended, (target @ labels.float())[:, None, None, None].expand_as(blended))
+    assert len(target.diagonal().unique()) > 3
+    assert torch.equal(blend(images, labels, 0.4, seed=3)[1], target)
+    assert not torch.equal(blend(images, labels, 0.4, seed=4)[1], target)
 
 
 def test_wise_ft_returns_to_the_start_in_proportion(folder, task, tmp_path):

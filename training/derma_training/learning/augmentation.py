@@ -2,6 +2,7 @@
 
     changes = draw(common, heavy, rare, generator)        # one row an image
     pixels = changes.apply(pixels)                        # uint8 (B, 224, 224, 3), changed
+    images, target = blend(images, labels, alpha=0.2, seed=7)         # mixup, of normalised images
 
 Crop, turn and mirror are one affine resampling, so that every image is interpolated once; what lies
 outside the photograph is its reflection. Then light, as torchvision's ColorJitter with a factor for each
@@ -13,10 +14,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from derma_semantics.conditions import CONDITIONS
 from derma_training.learning.config import Augmentation
 
 # Of a crop's width to its height.
@@ -85,6 +88,31 @@ def draw(common: Augmentation, heavy: Augmentation, rare: Tensor, generator: tor
     brightness, contrast, saturation = (1 + jitter * uniform() for _ in range(3))
     light = brightness[:, None] * (1 + gain[:, None] * uniform(3))
     return Changes(torch.stack([across, down], dim=1), light, contrast, saturation)
+
+
+def blend(images: Tensor, labels: Tensor, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Mixup: each image with another of the batch, by a share of its own.
+
+    Args:
+        images: float (B, 3, H, W).
+        labels: condition indices, shape (B,).
+        alpha: of the Beta distribution of the shares; 0 changes nothing.
+
+    Returns:
+        Images, and what they show: mixtures of conditions, shape (B, C), or ``labels`` as they are.
+
+    Source: Zhang et al., arXiv 1710.09412.
+    """
+    if not alpha:
+        return images, labels
+    random = np.random.default_rng(seed)
+    order = torch.from_numpy(random.permutation(len(labels))).to(labels.device)
+    share = torch.from_numpy(random.beta(alpha, alpha, len(labels))).to(images)
+    target = F.one_hot(labels, len(CONDITIONS)).to(images)
+    return (
+        torch.lerp(images[order], images, share[:, None, None, None]),
+        torch.lerp(target[order], target, share[:, None]),
+    )
 
 
 def _grey(images: Tensor) -> Tensor:

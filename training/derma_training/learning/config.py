@@ -101,7 +101,7 @@ class Phase(_Table):
         fresh: factor on the learning rate of the projections, which start at random.
         patch_dropout: share of patches left out (FLIP, arXiv 2212.00794); none in the last
             ``whole`` share of the steps.
-        mixup: alpha of the Beta distribution that blends pairs of images, 0 for none
+        mixup: alpha of the Beta distribution that blends pairs of images, each by its own share; 0 for none
             (arXiv 1710.09412); only with loss ``definitions``.
         text_noise: length of the noise on texts, as a share of theirs; only with method ``words``.
         ema: decay of the averaged weights a step; 0 keeps the last weights.

@@ -31,6 +31,7 @@ from derma_semantics.conditions import CONDITIONS
 from derma_semantics.evaluation.metrics import balanced_accuracy, macro_auc
 from derma_training.classifier import Normalise
 from derma_training.learning import losses
+from derma_training.learning.augmentation import blend
 from derma_training.learning.batches import DROPOUT, MIXTURES, TEXTS, Batches, TrainingSet, mix
 from derma_training.learning.checkpoint import Checkpoint, restore, trainable
 from derma_training.learning.config import Phase
@@ -123,7 +124,7 @@ class Objective(nn.Module):
         if self.phase.loss == "definitions":
             draw = torch.Generator().manual_seed(mix(self.seed, TEXTS, step))  # one text for the whole step
             rows = self.texts.draw(torch.arange(len(CONDITIONS)), draw)
-            images, target = _blend(images, labels, self.phase.mixup, mix(self.seed, MIXTURES, step, turn))
+            images, target = blend(images, labels, self.phase.mixup, mix(self.seed, MIXTURES, step, turn))
             image, text = self._embed(images), self.texts.encode(self.model, rows)
             with self._exactly():
                 return losses.definitions(image, text, target, scale, self.prior)
@@ -333,17 +334,6 @@ def figures_of(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
         "balanced_accuracy": balanced_accuracy(given.argmax(axis=1), truth),
         "macro_auc": math.nan if area is None else area,
     }
-
-
-def _blend(images: Tensor, labels: Tensor, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Mixup: a convex combination of the batch with itself in another order."""
-    if not alpha:
-        return images, labels
-    random = np.random.default_rng(seed)
-    share = float(random.beta(alpha, alpha))
-    order = torch.from_numpy(random.permutation(len(labels))).to(labels.device)
-    target = F.one_hot(labels, len(CONDITIONS)).float()
-    return torch.lerp(images[order], images, share), torch.lerp(target[order], target, share)
 
 
 @contextmanager
