@@ -60,15 +60,17 @@ def test_mistakes_are_named(small, change, message):
 
 def test_phases_must_make_sense(small):
     small.write_text(SMALL + '\n[[phases]]\nname = "full"\nepochs = 1\nlearning_rate = 1e-4\n')
-    with pytest.raises(ValueError, match="two phases, or networks of a soup, have the same name"):
+    with pytest.raises(ValueError, match="two phases, or teachers of one, have the same name"):
         load(small)
     with pytest.raises(ValueError, match="only words may follow a lora phase"):
         load(small, ["phases.0.method=lora", "phases.1.name=more"])
     load(small, ["phases.0.method=lora", "phases.1.name=more", "phases.1.method=words"])
-    with pytest.raises(ValueError, match="soup is for method full"):
-        load(small, ["phases.1.name=more", "phases.1.method=lora", "phases.1.soup=2"])
-    with pytest.raises(ValueError, match="networks of a soup, have the same name"):
-        load(small, ["phases.0.soup=2", "phases.1.name=full-2"])
+    with pytest.raises(ValueError, match="teachers are for method full and loss definitions"):
+        load(small, ["phases.1.name=more", "phases.1.method=lora", "phases.1.teachers=2"])
+    with pytest.raises(ValueError, match="teachers are for method full and loss definitions"):
+        load(small, ["phases.1.name=more", "phases.1.loss=unicl", "phases.1.teachers=2"])
+    with pytest.raises(ValueError, match="teachers of one, have the same name"):
+        load(small, ["phases.0.teachers=2", "phases.1.name=full-teacher-2"])
     with pytest.raises(ValueError, match="text_noise is for method words"):
         load(small, ["phases.1.name=more", "phases.1.text_noise=1.0"])
     small.write_text("name = ")

@@ -44,6 +44,17 @@ def test_definitions_with_a_mixture():
     assert losses.definitions(IMAGE[:1], TEXT, target, SCALE, even).item() == pytest.approx(expected)
 
 
+def test_distillation_by_hand():
+    """Two conditions at logits 2 and 0, at softness 2 and so 1 and 0; the teachers say 0 and 2."""
+    image, text = torch.tensor([[1.0, 0.0]]), torch.eye(2)
+    p = math.e / (math.e + 1)
+    divergence = (1 - p) * math.log((1 - p) / p) + p * math.log(p / (1 - p))
+    loss = losses.distillation(image, text, SCALE, torch.tensor([[0.0, 2.0]]), 2.0)
+    assert loss.item() == pytest.approx(4 * divergence)
+    agreed = losses.distillation(image, text, SCALE, torch.tensor([[7.0, 5.0]]), 2.0)
+    assert agreed.item() == pytest.approx(0, abs=1e-6)
+
+
 def test_clip_is_open_clip_s():
     torch.manual_seed(0)
     image, text = (F.normalize(torch.randn(6, 5), dim=-1) for _ in range(2))

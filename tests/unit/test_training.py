@@ -18,8 +18,10 @@ from derma_training.learning.augmentation import blend
 from derma_training.learning.batches import TrainingSet
 from derma_training.learning.checkpoint import restore, trainable
 from derma_training.learning.config import Augmentation, Balance, Phase
+from derma_training.learning.definitions import Definitions
 from derma_training.learning.fit import Run, fit
 from derma_training.learning.rates import cosine, parameter_groups
+from derma_training.learning.teachers import Teachers
 from derma_training.model import add_lora, build_model, encode_conditions, load_tokenizer
 
 PROMPTS = {condition.code: condition.prompts for condition in CONDITIONS}
@@ -103,7 +105,7 @@ def test_options_run_together_and_leave_the_architecture_alone(model, folder, ta
         patch_dropout=0.5,
         mixup=0.2,
         ema=0.9,
-        soup=2,
+        teachers=1,
         wise=0.25,
         patience=5,
         balance=Balance(sampling=0.5, rare=100),
@@ -112,7 +114,7 @@ def test_options_run_together_and_leave_the_architecture_alone(model, folder, ta
     train(model, folder, task, tmp_path, phase, validation=task)
     assert model.visual.trunk.patch_drop is drop
     assert any(not torch.equal(start[name], value) for name, value in trainable(model).items())
-    for network in ("tiny-1", "tiny-2"):
+    for network in ("tiny-teacher-1", "tiny"):
         assert [float(row["epoch"]) for row in curve(tmp_path, network, "epochs")] == [1, 2]
 
 
@@ -141,25 +143,41 @@ def test_wise_ft_returns_to_the_start_in_proportion(folder, task, tmp_path):
         assert torch.allclose(results[0.5][name], (results[0.0][name] + begun) / 2, atol=1e-6), name
 
 
-def test_a_soup_is_the_mean_of_networks_with_one_start(model, folder, task, tmp_path):
-    """Both orders are trained from the same weights, leave their own curves, and their mean stays."""
-    soup = PHASE.model_copy(update={"soup": 2, "epochs": 1})
+def test_teachers_train_alike_and_the_learner_comes_to_agree_with_them(model, folder, task, tmp_path):
+    """Its loss holds nothing but their answers, and from them alone it learns the colours."""
+    phase = PHASE.model_copy(update={"epochs": 12, "teachers": 2, "taught": 1.0})
     start = trainable(model)
-    train(model, folder, task, tmp_path / "soup", soup)
-    alone = []
-    for order in ("tiny-1", "tiny-2"):
+    train(model, folder, task, tmp_path / "taught", phase)
+    assert accuracy(model, folder, task) == 1
+    assert [len(curve(tmp_path / "taught", name)) for name in phase.names] == [36, 36, 36]
+    losses = [float(row["loss"]) for row in curve(tmp_path / "taught")]
+    assert losses[-1] < losses[0] / 2
+    taught = trainable(model)
+
+    for name in ("tiny-teacher-1", "tiny-teacher-2"):
         restore(model, start)
-        train(model, folder, task, tmp_path / order, PHASE.model_copy(update={"name": order, "epochs": 1}))
-        alone.append(trainable(model))
-    assert curve(tmp_path / "soup", "tiny-1") == curve(tmp_path / "tiny-1", "tiny-1")
-    assert curve(tmp_path / "soup", "tiny-2") != curve(tmp_path / "soup", "tiny-1")
+        alone = PHASE.model_copy(update={"name": name, "epochs": 12})
+        train(model, folder, task, tmp_path / name, alone)
+        assert curve(tmp_path / "taught", name) == curve(tmp_path / name, name)
+
     restore(model, start)
-    train(model, folder, task, tmp_path / "soup", soup)  # everything is in its checkpoints
-    for name, value in trainable(model).items():
-        assert torch.allclose(value, (alone[0][name] + alone[1][name]) / 2, atol=1e-6), name
-    assert len(curve(tmp_path / "soup", "tiny-1")) == 3
+    train(model, folder, task, tmp_path / "taught", phase)  # everything is in its checkpoints
+    assert all(torch.equal(value, taught[name]) for name, value in trainable(model).items())
     with pytest.raises(ValueError, match=r"tiny\.pt belongs to another run"):
-        train(model, folder, task, tmp_path / "soup", PHASE.model_copy(update={"epochs": 1}))
+        train(model, folder, task, tmp_path / "taught", PHASE.model_copy(update={"epochs": 12}))
+
+
+def test_teachers_answer_as_they_did_when_they_were_added(model, folder, task):
+    texts, teachers = Definitions(model, load_tokenizer(folder), PROMPTS), Teachers()
+    images = NORMALISE(task.pixels)
+    with torch.inference_mode():
+        image = model.encode_image(images, normalize=True)
+        expected = model.logit_scale.exp() * image @ texts.conditions(model).T
+    teachers.add(model, texts)
+    torch.nn.init.zeros_(model.visual.head.proj.weight)
+    assert torch.allclose(teachers(images), expected, atol=1e-5)
+    teachers.add(model, texts)  # sees nothing: all its logits are 0
+    assert torch.allclose(teachers(images), expected / 2, atol=1e-5)
 
 
 def test_early_stopping_goes_back_to_the_best(model, folder, task, tmp_path):
@@ -293,11 +311,11 @@ def rows_in(path):
 
 
 def test_resumes_exactly_after_kill_9(script, folder, tmp_path):
-    """In the second network of a soup: curves and weights are those of a run that nobody killed."""
+    """In the network that is taught: curves and weights are those of a run that nobody killed."""
     phase = PHASE.model_copy(
         update={
             "epochs": 2,
-            "soup": 2,
+            "teachers": 1,
             "patch_dropout": 0.25,
             "ema": 0.5,
             "mixup": 0.2,
@@ -308,14 +326,14 @@ def test_resumes_exactly_after_kill_9(script, folder, tmp_path):
     subprocess.run(command(script, folder, straight, phase), check=True, timeout=200)
     victim = subprocess.Popen(command(script, folder, killed, phase))
     deadline = time.monotonic() + 200
-    while rows_in(killed / "tiny-2.steps.csv") < 5:  # between two checkpoints, in the second epoch
+    while rows_in(killed / "tiny.steps.csv") < 5:  # between two checkpoints, in the second epoch
         assert victim.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(victim.pid, signal.SIGKILL)
     victim.wait(10)
     assert not (killed / "final.pt").exists()
     subprocess.run(command(script, folder, killed, phase), check=True, timeout=200)
-    for network in ("tiny-1", "tiny-2"):
+    for network in ("tiny-teacher-1", "tiny"):
         assert curve(killed, network) == curve(straight, network)
         assert len(curve(killed, network)) == 8
         assert curve(killed, network, "epochs") == curve(straight, network, "epochs")
@@ -323,11 +341,11 @@ def test_resumes_exactly_after_kill_9(script, folder, tmp_path):
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-@pytest.mark.parametrize(("loss", "soup"), [("definitions", 2), ("unicl", 1)])
-def test_two_processes_compute_what_one_does(script, folder, tmp_path, loss, soup):
+@pytest.mark.parametrize(("loss", "teachers"), [("definitions", 1), ("unicl", 0)])
+def test_two_processes_compute_what_one_does(script, folder, tmp_path, loss, teachers):
     """torchrun with two CPU processes: the same losses to 1e-4. Dropout differs by process and is off."""
     phase = PHASE.model_copy(
-        update={"loss": loss, "soup": soup, "epochs": 2, "batch_size": 8, "learning_rate": 1e-4}
+        update={"loss": loss, "teachers": teachers, "epochs": 2, "batch_size": 8, "learning_rate": 1e-4}
     )
     one, two = tmp_path / "one", tmp_path / "two"
     subprocess.run(command(script, folder, one, phase, "none"), check=True, timeout=200)
@@ -336,7 +354,7 @@ def test_two_processes_compute_what_one_does(script, folder, tmp_path, loss, sou
     losses = [
         [float(row["loss"]) for name in phase.names for row in curve(place, name)] for place in (one, two)
     ]
-    assert len(losses[0]) == 4 * soup
+    assert len(losses[0]) == 4 * (teachers + 1)
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     assert losses[0][0] != pytest.approx(losses[0][-1], abs=1e-4)
 

@@ -99,7 +99,8 @@ def model_card(
         intended_use=INTENDED_USE,
         start=AGAIN.format(**start) if start else STARTS[config.base],
         phases=", then ".join(
-            f"{METHODS[p.method]} ({p.name}, {_epochs(p.epochs)}{_soup(p.soup)})" for p in config.phases
+            f"{METHODS[p.method]} ({p.name}, {_epochs(p.epochs)}{_teachers(p.teachers)})"
+            for p in config.phases
         ),
         licence=DATA_LICENCE,
         data=report["data"],
@@ -116,8 +117,8 @@ def model_card(
     )
 
 
-def _soup(count: int) -> str:
-    return f", the mean of {count} networks" if count > 1 else ""
+def _teachers(count: int) -> str:
+    return f", taught by {count} networks like it" if count else ""
 
 
 def _epochs(number: int) -> str:

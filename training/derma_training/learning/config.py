@@ -105,8 +105,10 @@ class Phase(_Table):
             (arXiv 1710.09412); only with loss ``definitions``.
         text_noise: length of the noise on texts, as a share of theirs; only with method ``words``.
         ema: decay of the averaged weights a step; 0 keeps the last weights.
-        soup: networks that train from the same start, on images drawn in other orders; the result is the mean
-            of their weights (model soups, arXiv 2203.05482).
+        teachers: networks that train first, from the same start on images drawn in other orders. The result
+            is one more, which learns from what they answer together: see ``losses.distillation``.
+        taught: share of the loss that comes from them.
+        softness: temperature at which their answers are compared.
         wise: share of the starting weights in the result (WiSE-FT, arXiv 2109.01903).
         patience: epochs without a better balanced accuracy on validation before it stops and
             goes back to the best; 0 runs to the end.
@@ -128,7 +130,9 @@ class Phase(_Table):
     mixup: float = Field(0.0, ge=0)
     text_noise: float = Field(0.0, ge=0)
     ema: Share = 0.0
-    soup: int = Field(1, ge=1)
+    teachers: int = Field(0, ge=0)
+    taught: float = Field(0.8, gt=0, le=1)
+    softness: float = Field(2.0, gt=0)
     wise: Share = 0.0
     patience: int = Field(0, ge=0)
     lora: Lora = Lora()
@@ -138,10 +142,8 @@ class Phase(_Table):
 
     @property
     def names(self) -> list[str]:
-        """One for each network that is trained."""
-        if self.soup == 1:
-            return [self.name]
-        return [f"{self.name}-{order + 1}" for order in range(self.soup)]
+        """One for each network that is trained, in order; the last is the phase's own."""
+        return [*(f"{self.name}-teacher-{number + 1}" for number in range(self.teachers)), self.name]
 
 
 class Config(_Table):
@@ -168,9 +170,11 @@ class Config(_Table):
             raise ValueError("only words may follow a lora phase: its adapters rest on finished weights")
         names = [name for phase in self.phases for name in phase.names]
         if len(set(names)) < len(names):
-            raise ValueError("two phases, or networks of a soup, have the same name")
-        if any(phase.method != "full" and phase.soup > 1 for phase in self.phases):
-            raise ValueError("soup is for method full: factors of adapters have no mean, and words are cheap")
+            raise ValueError("two phases, or teachers of one, have the same name")
+        if any(
+            phase.teachers and (phase.method, phase.loss) != ("full", "definitions") for phase in self.phases
+        ):
+            raise ValueError("teachers are for method full and loss definitions")
         if any(phase.method == "lora" and phase.wise for phase in self.phases):
             raise ValueError("wise interpolates weights; a lora phase has only factors of them")
         if any(phase.method != "words" and phase.text_noise for phase in self.phases):

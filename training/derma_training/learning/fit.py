@@ -38,6 +38,7 @@ from derma_training.learning.config import Phase
 from derma_training.learning.definitions import Definitions
 from derma_training.learning.history import History
 from derma_training.learning.rates import cosine, parameter_groups
+from derma_training.learning.teachers import Teachers
 from derma_training.model import Clip, Tokenizer
 
 MAX_LOGIT_SCALE = math.log(100)
@@ -72,7 +73,7 @@ def fit(
 ) -> dict[str, float]:
     """Train the parameters of ``model`` that require gradients, in place.
 
-    With ``phase.soup`` they are trained several times from the same start, and the results' mean stays.
+    With ``phase.teachers`` others are trained from the same start before, and this one learns from them too.
 
     Returns:
         ``balanced_accuracy`` and ``macro_auc`` of the result on ``validation``; empty without one.
@@ -83,16 +84,17 @@ def fit(
     """
     if phase.patience and validation is None:
         raise ValueError(f"phase {phase.name}: patience needs a validation part")
-    start, results = trainable(model), []
-    for order in range(phase.soup):
+    start, teachers = trainable(model), Teachers()
+    for order, name in enumerate(phase.names):
         restore(model, start)
-        trainer = _Trainer(model, tokenizer, prompts, normalise, training, phase, run, order)
+        heard = teachers if name == phase.name else Teachers()
+        trainer = _Trainer(model, tokenizer, prompts, normalise, training, phase, run, order, heard)
         with _patch_dropout(model, phase) as drop:
             trainer.train(validation, drop)
         trainer.conclude()
-        results.append(trainable(model))
+        if name != phase.name:
+            teachers.add(model, trainer.texts)
         run.accelerator.free_memory()
-    restore(model, {name: torch.stack([one[name] for one in results]).mean(dim=0) for name in start})
     return trainer.validate(validation, averaged=False) if validation else {}
 
 
@@ -107,13 +109,14 @@ class Objective(nn.Module):
         normalise: Normalise,
         texts: Definitions,
         phase: Phase,
+        teachers: Teachers,
         prior: Tensor,
         accelerator: Accelerator,
         seed: int,
     ) -> None:
         super().__init__()
         self.model, self.normalise = model, normalise
-        self.texts, self.phase = texts, phase
+        self.texts, self.phase, self.teachers = texts, phase, teachers
         self.accelerator, self.seed = accelerator, seed
         self.register_buffer("prior", prior)
 
@@ -126,8 +129,13 @@ class Objective(nn.Module):
             rows = self.texts.draw(torch.arange(len(CONDITIONS)), draw)
             images, target = blend(images, labels, self.phase.mixup, mix(self.seed, MIXTURES, step, turn))
             image, text = self._embed(images), self.texts.encode(self.model, rows)
+            answers = self.teachers(images) if self.teachers else None
             with self._exactly():
-                return losses.definitions(image, text, target, scale, self.prior)
+                loss = losses.definitions(image, text, target, scale, self.prior)
+                if answers is None:
+                    return loss
+                taught = losses.distillation(image, text, scale, answers, self.phase.softness)
+                return loss.lerp(taught, self.phase.taught)
         draw = torch.Generator().manual_seed(mix(self.seed, TEXTS, step, turn))
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         rows = self.texts.draw(labels, draw, rank=rank, world=world)
@@ -158,6 +166,7 @@ class _Trainer:
         phase: Phase,
         run: Run,
         order: int,
+        teachers: Teachers,
     ) -> None:
         self.phase, self.run, self.accelerator = phase, run, run.accelerator
         self.name = phase.names[order]
@@ -178,7 +187,7 @@ class _Trainer:
         self.texts = Definitions(model, tokenizer, prompts)
         self.normalise = normalise.to(run.accelerator.device)
         objective = Objective(
-            model, normalise, self.texts, phase, self.stream.prior, run.accelerator, self.seed
+            model, normalise, self.texts, phase, teachers, self.stream.prior, run.accelerator, self.seed
         )
         optimiser = torch.optim.AdamW(parameter_groups(model, phase))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, cosine(phase, self.total))
@@ -186,9 +195,10 @@ class _Trainer:
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(phase.ema)) if phase.ema else None
         )
-        # The first has the phase's own name, so that a run with another soup finds it and is refused.
+        # The first has the phase's own name, so that a run with other teachers finds it and is refused.
+        file = f"{phase.name}-{order + 1}.pt" if order else f"{phase.name}.pt"
         self.checkpoint = Checkpoint(
-            run.folder / "checkpoints" / f"{self.name if order else phase.name}.pt",
+            run.folder / "checkpoints" / file,
             f"{phase.model_dump_json()} seed {run.seed} {run.accelerator.mixed_precision} {run.inputs}",
         )
         self.losses: list[float] = []  # of this epoch

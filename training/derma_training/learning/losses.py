@@ -1,6 +1,7 @@
 """Contrastive losses between images and the text definitions of their conditions.
 
     loss = definitions(image, text, labels, scale, prior)     # text: one row a condition
+    loss = distillation(image, text, scale, answers, softness)        # answers: logits of teachers
     loss = unicl(image, text, labels, scale)                  # text: one row an image
     loss = clip(image, text, scale)
 
@@ -30,6 +31,23 @@ def definitions(image: Tensor, text: Tensor, target: Tensor, scale: Tensor, prio
     Source: Yang et al., UniCL, arXiv 2204.03610; Menon et al., logit adjustment, arXiv 2007.07314.
     """
     return F.cross_entropy(scale * image @ text.T + prior.log(), target)
+
+
+def distillation(image: Tensor, text: Tensor, scale: Tensor, answers: Tensor, softness: float) -> Tensor:
+    """Divergence of each image's conditions from those that teachers see in it.
+
+    Args:
+        image: shape (B, D).
+        text: shape (C, D).
+        answers: the teachers' logits, their mean, shape (B, C).
+        softness: temperature on both sides; its square keeps gradients as large as those of labels.
+
+    Source: Hinton et al., arXiv 1503.02531; the same changes to an image for both sides: Beyer et al.,
+    arXiv 2106.05237.
+    """
+    given = F.log_softmax(scale * image @ text.T / softness, dim=-1)
+    wanted = F.log_softmax(answers / softness, dim=-1)
+    return softness**2 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
 
 
 def unicl(image: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
