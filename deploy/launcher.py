@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pulse import Pulse
 
 import weights
 from backoff import BackOff
@@ -40,6 +39,7 @@ from derma_semantics.terminal import help_text
 from derma_semantics.transport import ModelControl
 from drain import drain
 from options import STATE, read_settings, service_options
+from pulse import Pulse
 from server import POLL, TritonServer
 from settings import Settings, write_private
 from sidecar import Sidecar

@@ -71,6 +71,8 @@ def test_phases_must_make_sense(small):
         load(small, ["phases.1.name=more", "phases.1.loss=unicl", "phases.1.teachers=2"])
     with pytest.raises(ValueError, match="teachers of one, have the same name"):
         load(small, ["phases.0.teachers=2", "phases.1.name=full-teacher-2"])
+    with pytest.raises(ValueError, match="mixup is for loss definitions"):
+        load(small, ["phases.1.name=more", "phases.1.loss=unicl", "phases.1.mixup=0.2"])
     with pytest.raises(ValueError, match="text_noise is for method words"):
         load(small, ["phases.1.name=more", "phases.1.text_noise=1.0"])
     small.write_text("name = ")

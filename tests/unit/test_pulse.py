@@ -6,8 +6,9 @@ import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-import pulse
 import pytest
+
+import pulse
 from pulse import Pulse, hangs
 
 SHORT = 0.3

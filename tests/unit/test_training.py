@@ -176,6 +176,10 @@ def test_teachers_answer_as_they_did_when_they_were_added(model, folder, task):
     teachers.add(model, texts)
     torch.nn.init.zeros_(model.visual.head.proj.weight)
     assert torch.allclose(teachers(images), expected, atol=1e-5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # the tower rounds, but not its similarities
+        answers = teachers(images)
+    assert answers.dtype == torch.float32
+    assert not torch.equal(answers, answers.bfloat16().float())
     teachers.add(model, texts)  # sees nothing: all its logits are 0
     assert torch.allclose(teachers(images), expected / 2, atol=1e-5)
 

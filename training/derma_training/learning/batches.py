@@ -3,7 +3,8 @@
     stream = Batches(TrainingSet(pixels, labels), phase, seed=0, device=accelerator.device)
     for pixels, labels in stream.from_step(120): ...
 
-What happens to the images of a step is drawn for the whole step: the number of processes changes nothing.
+What happens to the images of a step is drawn for the whole step: the number of processes changes nothing,
+but for mixup, whose pairs are of one process.
 """
 
 from __future__ import annotations

@@ -175,6 +175,8 @@ class Config(_Table):
             phase.teachers and (phase.method, phase.loss) != ("full", "definitions") for phase in self.phases
         ):
             raise ValueError("teachers are for method full and loss definitions")
+        if any(phase.mixup and phase.loss != "definitions" for phase in self.phases):
+            raise ValueError("mixup is for loss definitions: set it to 0 for the others")
         if any(phase.method == "lora" and phase.wise for phase in self.phases):
             raise ValueError("wise interpolates weights; a lora phase has only factors of them")
         if any(phase.method != "words" and phase.text_noise for phase in self.phases):

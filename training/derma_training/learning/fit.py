@@ -84,11 +84,12 @@ def fit(
     """
     if phase.patience and validation is None:
         raise ValueError(f"phase {phase.name}: patience needs a validation part")
+    _checkpoint(phase, run, phase.name).load()  # refuses another run's at once, and not after the teachers
     start, teachers = trainable(model), Teachers()
-    for order, name in enumerate(phase.names):
+    for name in phase.names:
         restore(model, start)
         heard = teachers if name == phase.name else Teachers()
-        trainer = _Trainer(model, tokenizer, prompts, normalise, training, phase, run, order, heard)
+        trainer = _Trainer(model, tokenizer, prompts, normalise, training, phase, run, name, heard)
         with _patch_dropout(model, phase) as drop:
             trainer.train(validation, drop)
         trainer.conclude()
@@ -165,11 +166,11 @@ class _Trainer:
         training: TrainingSet,
         phase: Phase,
         run: Run,
-        order: int,
+        name: str,
         teachers: Teachers,
     ) -> None:
         self.phase, self.run, self.accelerator = phase, run, run.accelerator
-        self.name = phase.names[order]
+        self.name = name
         self.model = model.to(run.accelerator.device)
         for block in model.visual.trunk.blocks:  # written out, it is faster on a CPU only
             block.attn.fused_attn = run.accelerator.device.type == "cuda"
@@ -195,12 +196,7 @@ class _Trainer:
         self.average = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(phase.ema)) if phase.ema else None
         )
-        # The first has the phase's own name, so that a run with other teachers finds it and is refused.
-        file = f"{phase.name}-{order + 1}.pt" if order else f"{phase.name}.pt"
-        self.checkpoint = Checkpoint(
-            run.folder / "checkpoints" / file,
-            f"{phase.model_dump_json()} seed {run.seed} {run.accelerator.mixed_precision} {run.inputs}",
-        )
+        self.checkpoint = _checkpoint(phase, run, name)
         self.losses: list[float] = []  # of this epoch
         self.best: dict[str, Any] = {"score": -1.0, "epoch": 0, "weights": {}}
         self.step = self._resume()
@@ -344,6 +340,12 @@ def figures_of(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
         "balanced_accuracy": balanced_accuracy(given.argmax(axis=1), truth),
         "macro_auc": math.nan if area is None else area,
     }
+
+
+def _checkpoint(phase: Phase, run: Run, name: str) -> Checkpoint:
+    """Of one network; its content tells which run it belongs to."""
+    settings = f"{phase.model_dump_json()} seed {run.seed} {run.accelerator.mixed_precision} {run.inputs}"
+    return Checkpoint(run.folder / "checkpoints" / f"{name}.pt", settings)
 
 
 @contextmanager

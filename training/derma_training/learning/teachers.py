@@ -37,7 +37,7 @@ class Teachers:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Mean logits of the conditions, fp32 (B, C), for normalised images (B, 3, H, W)."""
-        given = [
-            F.normalize(tower(images).float(), dim=-1) @ conditions.T for tower, conditions in self._members
-        ]
-        return torch.stack(given).mean(dim=0)
+        seen = [F.normalize(tower(images).float(), dim=-1) for tower, _ in self._members]
+        with torch.autocast(images.device.type, enabled=False):
+            given = [image @ conditions.T for image, (_, conditions) in zip(seen, self._members)]
+            return torch.stack(given).mean(dim=0)
