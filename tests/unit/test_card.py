@@ -67,7 +67,7 @@ def test_images_that_training_may_have_seen_are_called_so(isic, mini, bundle):
 
 
 def test_card_tells_what_was_measured_and_how(isic, bundle, pytestconfig):
-    config = load(pytestconfig.rootpath / "training" / "configs" / "derma-mini.toml", ["phases.0.teachers=2"])
+    config = load(pytestconfig.rootpath / "training" / "configs" / "derma-mini.toml")
     examples = read(isic)
     words = {"definitions": 0.7, "paraphrases_together": 0.6, "paraphrase_sets": [0.5], "mean": 0.5}
     source = {"data": "drawn pictures", "training_data": "drawn pictures"}
@@ -82,4 +82,7 @@ def test_card_tells_what_was_measured_and_how(isic, bundle, pytestconfig):
     assert all(code in card for code in CODES)
     assert "**Calibration.** Temperature 1.000 from nothing; thresholds from\n28 images, drawn." in card
     assert "unseen paraphrases, averaged           0.600" in card
+    assert "(full, 10 epochs, the mean of 3 networks)" in card
+    taught = load(pytestconfig.rootpath / "training" / "configs" / "balanced.toml", ["phases.0.teachers=2"])
+    card = model_card(taught, counts, report, calibration)
     assert "(full, 20 epochs, taught by 2 networks like it), then LoRA adapters (lora, 1 epoch)" in card

@@ -60,7 +60,7 @@ def test_mistakes_are_named(small, change, message):
 
 def test_phases_must_make_sense(small):
     small.write_text(SMALL + '\n[[phases]]\nname = "full"\nepochs = 1\nlearning_rate = 1e-4\n')
-    with pytest.raises(ValueError, match="two phases, or teachers of one, have the same name"):
+    with pytest.raises(ValueError, match="two phases, or networks of one, have the same name"):
         load(small)
     with pytest.raises(ValueError, match="only words may follow a lora phase"):
         load(small, ["phases.0.method=lora", "phases.1.name=more"])
@@ -69,8 +69,14 @@ def test_phases_must_make_sense(small):
         load(small, ["phases.1.name=more", "phases.1.method=lora", "phases.1.teachers=2"])
     with pytest.raises(ValueError, match="teachers are for method full and loss definitions"):
         load(small, ["phases.1.name=more", "phases.1.loss=unicl", "phases.1.teachers=2"])
-    with pytest.raises(ValueError, match="teachers of one, have the same name"):
+    with pytest.raises(ValueError, match="networks of one, have the same name"):
         load(small, ["phases.0.teachers=2", "phases.1.name=full-teacher-2"])
+    with pytest.raises(ValueError, match="soup is for method full"):
+        load(small, ["phases.1.name=more", "phases.1.method=lora", "phases.1.soup=2"])
+    with pytest.raises(ValueError, match="networks of one, have the same name"):
+        load(small, ["phases.0.soup=2", "phases.1.name=full-2"])
+    with pytest.raises(ValueError, match="teachers or a soup, not both"):
+        load(small, ["phases.1.name=more", "phases.1.soup=2", "phases.1.teachers=1"])
     with pytest.raises(ValueError, match="mixup is for loss definitions"):
         load(small, ["phases.1.name=more", "phases.1.loss=unicl", "phases.1.mixup=0.2"])
     with pytest.raises(ValueError, match="text_noise is for method words"):

@@ -143,6 +143,25 @@ def test_wise_ft_returns_to_the_start_in_proportion(folder, task, tmp_path):
         assert torch.allclose(results[0.5][name], (results[0.0][name] + begun) / 2, atol=1e-6), name
 
 
+def test_a_soup_is_the_mean_of_networks_with_one_start(model, folder, task, tmp_path):
+    """Both orders are trained from the same weights, leave their own curves, and their mean stays."""
+    soup = PHASE.model_copy(update={"soup": 2, "epochs": 1})
+    start = trainable(model)
+    train(model, folder, task, tmp_path / "soup", soup)
+    alone = []
+    for order in ("tiny-1", "tiny-2"):
+        restore(model, start)
+        train(model, folder, task, tmp_path / order, PHASE.model_copy(update={"name": order, "epochs": 1}))
+        alone.append(trainable(model))
+    assert curve(tmp_path / "soup", "tiny-1") == curve(tmp_path / "tiny-1", "tiny-1")
+    assert curve(tmp_path / "soup", "tiny-2") != curve(tmp_path / "soup", "tiny-1")
+    restore(model, start)
+    train(model, folder, task, tmp_path / "soup", soup)  # everything is in its checkpoints
+    for name, value in trainable(model).items():
+        assert torch.allclose(value, (alone[0][name] + alone[1][name]) / 2, atol=1e-6), name
+    assert len(curve(tmp_path / "soup", "tiny-1")) == 3
+
+
 def test_teachers_train_alike_and_the_learner_comes_to_agree_with_them(model, folder, task, tmp_path):
     """Its loss holds nothing but their answers, and from them alone it learns the colours."""
     phase = PHASE.model_copy(update={"epochs": 12, "teachers": 2, "taught": 1.0})

@@ -11,7 +11,7 @@ from typing import Any
 from derma_training.bundle import Calibration
 from derma_training.calibration.card import calibration_paragraph
 from derma_training.evaluate import summary
-from derma_training.learning.config import Config
+from derma_training.learning.config import Config, Phase
 from derma_training.prompts.report import summary as text_summary
 
 INTENDED_USE = (
@@ -99,8 +99,7 @@ def model_card(
         intended_use=INTENDED_USE,
         start=AGAIN.format(**start) if start else STARTS[config.base],
         phases=", then ".join(
-            f"{METHODS[p.method]} ({p.name}, {_epochs(p.epochs)}{_teachers(p.teachers)})"
-            for p in config.phases
+            f"{METHODS[p.method]} ({p.name}, {_epochs(p.epochs)}{_others(p)})" for p in config.phases
         ),
         licence=DATA_LICENCE,
         data=report["data"],
@@ -117,8 +116,10 @@ def model_card(
     )
 
 
-def _teachers(count: int) -> str:
-    return f", taught by {count} networks like it" if count else ""
+def _others(phase: Phase) -> str:
+    if phase.soup > 1:
+        return f", the mean of {phase.soup} networks"
+    return f", taught by {phase.teachers} networks like it" if phase.teachers else ""
 
 
 def _epochs(number: int) -> str:

@@ -105,6 +105,8 @@ class Phase(_Table):
             (arXiv 1710.09412); only with loss ``definitions``.
         text_noise: length of the noise on texts, as a share of theirs; only with method ``words``.
         ema: decay of the averaged weights a step; 0 keeps the last weights.
+        soup: networks that train from the same start, on images drawn in other orders; the result is the mean
+            of their weights (model soups, arXiv 2203.05482).
         teachers: networks that train first, from the same start on images drawn in other orders. The result
             is one more, which learns from what they answer together: see ``losses.distillation``.
         taught: share of the loss that comes from them.
@@ -130,6 +132,7 @@ class Phase(_Table):
     mixup: float = Field(0.0, ge=0)
     text_noise: float = Field(0.0, ge=0)
     ema: Share = 0.0
+    soup: int = Field(1, ge=1)
     teachers: int = Field(0, ge=0)
     taught: float = Field(0.8, gt=0, le=1)
     softness: float = Field(2.0, gt=0)
@@ -142,7 +145,9 @@ class Phase(_Table):
 
     @property
     def names(self) -> list[str]:
-        """One for each network that is trained, in order; the last is the phase's own."""
+        """One for each network that is trained, in order; behind teachers the phase's own is the last."""
+        if self.soup > 1:
+            return [f"{self.name}-{number + 1}" for number in range(self.soup)]
         return [*(f"{self.name}-teacher-{number + 1}" for number in range(self.teachers)), self.name]
 
 
@@ -170,11 +175,15 @@ class Config(_Table):
             raise ValueError("only words may follow a lora phase: its adapters rest on finished weights")
         names = [name for phase in self.phases for name in phase.names]
         if len(set(names)) < len(names):
-            raise ValueError("two phases, or teachers of one, have the same name")
+            raise ValueError("two phases, or networks of one, have the same name")
         if any(
             phase.teachers and (phase.method, phase.loss) != ("full", "definitions") for phase in self.phases
         ):
             raise ValueError("teachers are for method full and loss definitions")
+        if any(phase.method != "full" and phase.soup > 1 for phase in self.phases):
+            raise ValueError("soup is for method full: factors of adapters have no mean, and words are cheap")
+        if any(phase.teachers and phase.soup > 1 for phase in self.phases):
+            raise ValueError("a phase has teachers or a soup, not both")
         if any(phase.mixup and phase.loss != "definitions" for phase in self.phases):
             raise ValueError("mixup is for loss definitions: set it to 0 for the others")
         if any(phase.method == "lora" and phase.wise for phase in self.phases):

@@ -73,6 +73,7 @@ def fit(
 ) -> dict[str, float]:
     """Train the parameters of ``model`` that require gradients, in place.
 
+    With ``phase.soup`` they are trained several times from the same start, and the results' mean stays.
     With ``phase.teachers`` others are trained from the same start before, and this one learns from them too.
 
     Returns:
@@ -84,8 +85,8 @@ def fit(
     """
     if phase.patience and validation is None:
         raise ValueError(f"phase {phase.name}: patience needs a validation part")
-    _checkpoint(phase, run, phase.name).load()  # refuses another run's at once, and not after the teachers
-    start, teachers = trainable(model), Teachers()
+    _checkpoint(phase, run, phase.name).load()  # refuses another run's at once, not after others
+    start, results, teachers = trainable(model), [], Teachers()
     for name in phase.names:
         restore(model, start)
         heard = teachers if name == phase.name else Teachers()
@@ -93,9 +94,12 @@ def fit(
         with _patch_dropout(model, phase) as drop:
             trainer.train(validation, drop)
         trainer.conclude()
-        if name != phase.name:
+        if phase.teachers and name != phase.name:
             teachers.add(model, trainer.texts)
+        results.append(trainable(model))
         run.accelerator.free_memory()
+    if phase.soup > 1:
+        restore(model, {name: torch.stack([one[name] for one in results]).mean(dim=0) for name in start})
     return trainer.validate(validation, averaged=False) if validation else {}
 
 
