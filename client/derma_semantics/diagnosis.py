@@ -58,7 +58,8 @@ class Diagnosis:
 
     Attributes:
         differential: the seven conditions, most probable first.
-        risk: probability of a malignant or pre-malignant condition, in [0, 1].
+        risk: probability of a malignant or pre-malignant condition, in [0, 1], where conditions are as
+            frequent as the bundle was calibrated for.
         triage: routine, review or urgent, by the bundle's calibrated thresholds.
         prediction_set: the conditions that remain possible at ``contract.SET_COVERAGE``, most
             probable first; never empty.
@@ -91,7 +92,8 @@ class Diagnosis:
     def at_prevalence(self, prevalence: Mapping[str, float]) -> dict[str, float]:
         """Probabilities by condition code where conditions are this frequent, most probable first.
 
-        Naming, ``risk`` and ``triage`` stay with the bundle's own, for which all are equally frequent.
+        Naming stays with the bundle's own, for which all are equally frequent, and so do ``risk`` and
+        ``triage`` with the frequencies that it was calibrated for.
 
         Args:
             prevalence: how frequent each of the seven is where the photographs come from: shares or counts.

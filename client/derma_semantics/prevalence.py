@@ -4,7 +4,8 @@
     diagnosis.at_prevalence({"MEL": 40, "NV": 900, ...})  # code → probability
 
 A bundle's probabilities are those of a place that sees all conditions equally often, which suits
-naming. To rank lesions by how likely they are this or that, weigh them by how frequent each is.
+naming. To rank lesions by how likely they are this or that, weigh them by how frequent each is, as
+RISK does.
 
 Source: Saerens, Latinne and Decaestecker, Neural Computation 14 (2002), 21-41.
 """

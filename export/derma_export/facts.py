@@ -35,7 +35,7 @@ def _calibration(bundle: Bundle) -> dict[str, Any]:
         "calibration_set": _only(report.get("calibration_set"), "name", "images"),
         "achieved": _only(report.get("achieved"), "review", "urgent"),
         "guarantees": _only(report.get("guarantees"), "review", "urgent"),
-        "assumes": _only(report.get("assumes"), "exchangeability", "scaling"),
+        "assumes": _only(report.get("assumes"), "exchangeability", "scaling", "prevalence"),
     }
     return {"review": calibration.review, "urgent": calibration.urgent, **_present(stated)}
 

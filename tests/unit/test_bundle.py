@@ -139,3 +139,14 @@ def test_set_thresholds_follow_the_conditions():
     for wrong in ({"XYZ": 0.1}, {"MEL": 1.1}, {"MEL": -0.1}):
         with pytest.raises(BundleError, match="prediction_set must give conditions values in"):
             Calibration(prediction_set=wrong)
+
+
+def test_prevalence_names_every_condition_or_none():
+    assert Calibration().frequencies == pytest.approx([1 / 7] * 7)
+    counts = dict(zip(CODES, (1, 2, 3, 4, 5, 5, 5), strict=True))
+    assert Calibration(prevalence=counts).frequencies == pytest.approx([n / 25 for n in counts.values()])
+    with pytest.raises(BundleError, match="prevalence must name MEL, NV, .* and names MEL, NV"):
+        Calibration(prevalence={"MEL": 1, "NV": 2})
+    for wrong in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(BundleError, match="prevalence must be above zero"):
+            Calibration(prevalence=counts | {"DF": wrong})

@@ -10,7 +10,7 @@ from scipy.special import softmax
 from scipy.stats import binom, binomtest
 
 from derma_semantics.conditions import CODES
-from derma_semantics.evaluation.metrics import MALIGNANT, MELANOMA
+from derma_semantics.evaluation.metrics import MALIGNANT, MELANOMA, risk_report
 from derma_training.bundle import Calibration, write_calibration
 from derma_training.calibration.conformal import (
     GROUPS,
@@ -27,7 +27,7 @@ from derma_training.calibration.risk_control import (
     rounded_down,
     rounded_up,
 )
-from derma_training.calibration.scaling import Scaling, fit_scaling
+from derma_training.calibration.scaling import Scaling, fit_scaling, prevalence_of
 from derma_training.calibration.targets import MARGIN
 from derma_training.calibration.thresholds import Targets, calibrate
 
@@ -35,10 +35,11 @@ DRAWS = 200
 NINE_TENTHS = {"sensitivity": 0.95, "confidence": 0.9}
 # More melanomas than in reality: with the 45 at least that a guarantee takes, in every draw.
 SHARES = (0.13, 0.55, 0.06, 0.05, 0.13, 0.04, 0.04)
+BY_PREVALENCE = Scaling(prevalence=SHARES)
 
 
 def images(count, seed):
-    """Probabilities and labels of a classifier that errs like a real one."""
+    """Probabilities for equally frequent conditions, and labels, of one that errs like a real classifier."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(7, count, p=SHARES)
     logits = rng.normal(0, 1.2, (count, 7))
@@ -52,15 +53,15 @@ def population():
     return images(20_000, seed=0)
 
 
-@pytest.fixture(scope="module")
-def truths(population):
+@pytest.fixture(scope="module", params=["equally frequent", "by prevalence"])
+def truths(request, population):
     """True rates of the calibrations of 200 samples of 600 images."""
     everyone, labels = population
-    rows = []
+    scaling, rows = Scaling() if request.param == "equally frequent" else BY_PREVALENCE, []
     for seed in range(DRAWS):
         drawn = np.random.default_rng(seed).integers(0, len(labels), 600)
-        calibration = calibrate(everyone[drawn], labels[drawn], Scaling(), name="drawn")
-        risk = everyone[:, MALIGNANT].sum(axis=1)
+        calibration = calibrate(everyone[drawn], labels[drawn], scaling, name="drawn")
+        risk = scaling.risk(everyone)
         odds = MARGIN * calibration.review / (1 - calibration.review)
         bare = risk >= odds / (1 + odds)  # as it was chosen, without the margin
         own = everyone[np.arange(len(labels)), labels]
@@ -246,6 +247,47 @@ def test_the_quantile_by_hand():
     assert group_threshold(probabilities[:38], 0.95) == pytest.approx(0.0149)
     assert group_threshold(probabilities[:19], 0.95) == pytest.approx(0.0149)
     assert group_threshold(probabilities[:18], 0.95) == 0
+
+
+def test_risk_by_hand():
+    """Where two nevi come to a melanoma, and nothing else, even doubt between them is a third."""
+    probabilities = np.array([[0.5, 0.5, 0, 0, 0, 0, 0], [0.2, 0.2, 0.2, 0.2, 0.1, 0.1, 0]])
+    assert Scaling().risk(probabilities) == pytest.approx([0.5, 0.6])
+    prevalence = prevalence_of(np.array([0] * 19 + [1] * 39))
+    assert prevalence == pytest.approx([20 / 65, 40 / 65, *[1 / 65] * 5])
+    risk = Scaling(prevalence=prevalence).risk(probabilities)
+    assert risk == pytest.approx([1 / 3, (4 + 0.2 + 0.2) / (4 + 8 + 0.2 + 0.2 + 0.1 + 0.1)])
+
+
+def test_risk_by_prevalence_is_a_probability_and_spares_more():
+    """As many are malignant as RISK says; were all conditions equally frequent, it would say too many."""
+    probabilities, labels = images(4000, seed=7)
+    reports = [
+        risk_report(scaling.risk(probabilities), labels, np.ones(4000, bool))
+        for scaling in (Scaling(), BY_PREVALENCE)
+    ]
+    equal, weighed = reports
+    assert (
+        weighed["mean"]
+        == pytest.approx(weighed["malignant"]["value"], abs=0.03)
+        == pytest.approx(0.24, abs=0.03)
+    )
+    assert weighed["expected_calibration_error"] < equal["expected_calibration_error"] / 2
+    assert weighed["malignancy_auc"] > equal["malignancy_auc"]
+    spared = [
+        calibrate(probabilities, labels, scaling, name="drawn").report["achieved"]["review"]["malignancy"]
+        for scaling in (Scaling(), BY_PREVALENCE)
+    ]
+    assert spared[1]["specificity"]["value"] > spared[0]["specificity"]["value"]
+
+
+def test_the_report_says_how_risk_is_weighed():
+    drawn = images(600, seed=8)
+    equal, weighed = (calibrate(*drawn, scaling, name="drawn") for scaling in (Scaling(), BY_PREVALENCE))
+    assert equal.report["assumes"]["prevalence"].startswith("Probabilities and RISK are those of a clinic")
+    assert "MEL 13.0%, NV 55.0%, BCC 6.0%" in weighed.report["assumes"]["prevalence"]
+    assert weighed.prediction_set == equal.prediction_set  # probabilities are as they were
+    assert weighed.frequencies == pytest.approx(SHARES)
 
 
 def test_scaling_is_recovered():

@@ -47,7 +47,7 @@ def test_command_writes_what_derma_evaluate_writes(isic, mini, tmp_path):
     assert report["prediction_sets"]["coverage"]["n"] == IMAGES
     assert "note" not in report  # a part of no data that the bundle was made from
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    plots = {"confusion.png", "roc.png", "reliability.png"}
+    plots = {"confusion.png", "roc.png", "reliability.png", "risk.png"}
     assert names == plots | {"metrics.json", "submission.csv", "truth.csv"}
 
 

@@ -47,7 +47,7 @@ def cases_of(labels, lesions=None, **about):
 
 def answers_of(probabilities):
     risk = probabilities[:, metrics.MALIGNANT].sum(axis=1)
-    return Answers(probabilities, (risk > 0.3).astype(int) + (risk > 0.7), probabilities > 0.1)
+    return Answers(probabilities, risk, (risk > 0.3).astype(int) + (risk > 0.7), probabilities > 0.1)
 
 
 def officially(folder, probabilities, labels):
@@ -86,6 +86,18 @@ def test_calibration_error_and_brier_by_hand():
     assert (only["images"], only["accuracy"]) == (4, 0.75)
     # Three times (0.2, 0.2) off, once (0.8, 0.8).
     assert metrics.brier(probabilities, labels) == pytest.approx((3 * 0.08 + 1.28) / 4)
+
+
+def test_risk_by_hand():
+    """RISK says 0.1 of four, of whom one is malignant, and 0.9 of one, who is; the last has no answer."""
+    risk, labels = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.0]), np.array([1, 1, 5, 0, 3, 2])
+    report = metrics.risk_report(risk, labels, risk > 0)
+    assert report["malignancy_auc"] == pytest.approx((3 + 1.5 + 0) / 9)
+    assert report["mean"] == pytest.approx(1.3 / 5)
+    assert (report["malignant"]["value"], report["malignant"]["n"]) == (0.4, 5)
+    assert report["expected_calibration_error"] == pytest.approx((4 * 0.15 + 0.1) / 5)
+    nothing = metrics.risk_report(np.zeros(6), labels, np.zeros(6, bool))
+    assert (nothing["mean"], nothing["expected_calibration_error"]) == (None, None)
 
 
 def test_ranking_at_prevalence_by_hand():
@@ -327,7 +339,8 @@ def test_subgroups_state_counts_always_and_figures_where_they_can():
         "site": [None] * 700,
     }
     lesions = [f"L{i // 2}" for i in range(700)]
-    groups = subgroups(cases_of(labels, lesions, **about), probabilities, answers_of(probabilities).triage)
+    given = answers_of(probabilities)
+    groups = subgroups(cases_of(labels, lesions, **about), probabilities, given.risk, given.triage)
     assert list(groups["age"]) == ["45-59", "75+", "unknown"]
     assert sum(g["images"] for g in groups["sex"].values()) == 700
     assert groups["site"]["unknown"]["lesions"] == 350
@@ -372,7 +385,9 @@ def test_report_is_written_whole(written):
     assert again == report["official"]
 
 
-@pytest.mark.parametrize(("name", "least_colours"), [("confusion", 15), ("roc", 7), ("reliability", 3)])
+@pytest.mark.parametrize(
+    ("name", "least_colours"), [("confusion", 15), ("roc", 7), ("reliability", 3), ("risk", 3)]
+)
 def test_plots_show_something(written, name, least_colours):
     with Image.open(written[0] / f"{name}.png") as image:
         assert min(image.size) >= 850
@@ -386,7 +401,8 @@ def test_plots_survive_what_is_missing(tmp_path):
     report = write_report(tmp_path, cases_of(labels), answers_of(np.zeros((12, 7))))
     assert report["accuracy"] == 0
     assert all(
-        (tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("confusion", "roc", "reliability")
+        (tmp_path / f"{name}.png").stat().st_size > 5000
+        for name in ("confusion", "roc", "reliability", "risk")
     )
     assert "- " in summary(report)
 

@@ -267,6 +267,17 @@ def test_what_a_bundle_says_of_itself_is_what_was_measured(mini):
     assert card["limits"].startswith("Mostly light skin")
 
 
+def test_without_prevalence_all_are_equally_frequent(mini, tmp_path, samples):
+    """A bundle of older code names none: its RISK is the sum of the probabilities, as it was."""
+    folder = shutil.copytree(mini, tmp_path / "older")
+    told = json.loads((folder / "calibration.json").read_text())
+    told.pop("prevalence", None)
+    (folder / "calibration.json").write_text(json.dumps(told))
+    with torch.inference_mode():
+        answers = Classifier.from_bundle(seal(folder, name="older"))(samples.pixels)
+    assert torch.equal(answers.risk, answers.probabilities[:, [0, 2, 3]].sum(dim=1, keepdim=True))
+
+
 def test_a_bundle_that_states_little(mini, tmp_path):
     """One from elsewhere: no metrics, no card, thresholds without a report."""
     folder = shutil.copytree(mini, tmp_path / "bare")
@@ -300,7 +311,9 @@ def test_risk_and_triage_are_what_they_say(classifier, reference, mini):
     calibration = Bundle.open(mini).calibration
     probabilities = reference.probabilities
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(6), atol=1e-6)
-    risk = probabilities[:, [0, 2, 3]].sum(dim=1, keepdim=True)  # MEL, BCC, AKIEC
+    # MEL, BCC, AKIEC
+    weighed = probabilities * torch.tensor(calibration.frequencies)
+    risk = weighed[:, [0, 2, 3]].sum(dim=1, keepdim=True) / weighed.sum(dim=1, keepdim=True)
     assert torch.allclose(reference.risk, risk, atol=1e-6)
     triage = (reference.risk >= calibration.review).int() + (reference.risk >= calibration.urgent).int()
     assert torch.equal(reference.triage, triage)

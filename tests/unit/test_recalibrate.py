@@ -93,6 +93,37 @@ def test_everything_but_not_what_training_saw(bundle, photos):
     assert "the data lacks 35 of 35 images" in missing.output
 
 
+def test_prevalence(bundle, photos):
+    """Of the images that trained it, of the bundle as it is, or as somebody says."""
+    (photos / "MEL" / "MEL_6.png").unlink()  # two of each condition trained it but for this
+    aims = ("--data", photos, "--sensitivity", "0.6", "--confidence", "0.85")
+    assert run(bundle.path, *aims).exit_code == 0
+    known = Bundle.open(bundle.path).calibration
+    assert known.frequencies == pytest.approx([2 / 20, *[3 / 20] * 6])
+    assert "MEL 10.0%, NV 15.0%" in known.report["assumes"]["prevalence"]
+    assert "MEL 10.0%, NV 15.0%" in (bundle.path / "MODEL_CARD.md").read_text()
+    for path in photos.glob("*/*.png"):
+        path.rename(path.with_name(f"clinic-{path.name}"))
+    assert run(bundle.path, *aims, "--all").exit_code == 0
+    assert Bundle.open(bundle.path).calibration.prevalence == known.prevalence
+    said = "MEL=40, NV=900,BCC=30,AKIEC=10,BKL=10,DF=5,VASC=5"
+    assert run(bundle.path, *aims, "--all", "--prevalence", said).exit_code == 0
+    assert Bundle.open(bundle.path).calibration.frequencies == pytest.approx(
+        [0.04, 0.9, 0.03, 0.01, 0.01, 0.005, 0.005]
+    )
+
+
+@pytest.mark.parametrize("said", ["MEL=40", "", "MEL", "MEL=x,NV=1,BCC=1,AKIEC=1,BKL=1,DF=1,VASC=1"])
+def test_impossible_prevalence_is_refused(bundle, photos, said):
+    for text in (said, "MEL=0,NV=1,BCC=1,AKIEC=1,BKL=1,DF=1,VASC=1"):
+        refused = run(bundle.path, "--data", photos, "--prevalence", text)
+        assert refused.exit_code == 2
+        assert "must give each of MEL, NV, BCC, AKIEC, BKL, DF, VASC a number above zero" in " ".join(
+            refused.output.split()
+        )
+    assert Bundle.open(bundle.path).digest == bundle.digest
+
+
 def test_less_than_clients_promise_is_refused(bundle, photos):
     result = run(bundle.path, "--data", photos, "--coverage", "0.8")
     assert result.exit_code == 1

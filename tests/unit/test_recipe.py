@@ -133,6 +133,8 @@ def test_a_fifth_of_other_collections_is_measured_apart(
     counts = {"train": 50, "validation": 7, "calibration": 7, "test": 14, "other": 2}
     assert metrics["split"]["images"] == counts
     assert metrics["data"] == "ISIC 2018"
+    # The eight of others that train count for nothing in RISK: they are of melanoma and nevus alone.
+    assert Bundle.open(out).calibration.frequencies == pytest.approx([1 / 7] * 7)
     assert metrics["other"]["images"] == 2
     assert "and 2 images of 2 lesions did not" in (out / "MODEL_CARD.md").read_text()
     bundle = Bundle.open(out)

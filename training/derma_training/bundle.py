@@ -13,6 +13,7 @@ somebody signed it.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ class Calibration:
     Attributes:
         temperature: divides the logits before the softmax.
         bias: added to the logits after that, by condition code; 0 for a code that is not named.
+        prevalence: by condition code, how frequent each is where RISK is meant for, as shares or counts.
+            Empty where all are, as in bundles of older code.
         review, urgent: thresholds on RISK, in [0, 1], at or above which TRIAGE is 1, 2.
         margin: by which the odds of RISK may fall in coarse arithmetic before one that ``review`` must find
             is missed; 1, none, in bundles of older code.
@@ -63,6 +66,7 @@ class Calibration:
 
     temperature: float = 1.0
     bias: dict[str, float] = field(default_factory=dict)
+    prevalence: dict[str, float] = field(default_factory=dict)
     review: float = 0.5
     urgent: float = 0.5
     margin: float = 1.0
@@ -80,6 +84,11 @@ class Calibration:
             raise BundleError(f"margin must be at least 1, got {self.margin}")
         if strange := self.bias.keys() - set(CODES):
             raise BundleError(f"bias names {', '.join(sorted(strange))}, which is no condition")
+        if self.prevalence and self.prevalence.keys() != set(CODES):
+            named = ", ".join(self.prevalence)
+            raise BundleError(f"prevalence must name {', '.join(CODES)}, and names {named}")
+        if not all(0 < value < math.inf for value in self.prevalence.values()):
+            raise BundleError(f"prevalence must be above zero and finite, got {self.prevalence}")
         for code, lowest in self.prediction_set.items():
             if code not in CODES or not 0 <= lowest <= 1:
                 raise BundleError(
@@ -90,6 +99,12 @@ class Calibration:
     def biases(self) -> list[float]:
         """``bias`` in the order of ``CODES``."""
         return [self.bias.get(code, 0.0) for code in CODES]
+
+    @property
+    def frequencies(self) -> list[float]:
+        """``prevalence`` as shares of one, in the order of ``CODES``."""
+        given = [self.prevalence.get(code, 1.0) for code in CODES]
+        return [value / sum(given) for value in given]
 
     @property
     def set_thresholds(self) -> list[float]:

@@ -25,9 +25,10 @@ from derma_training.quality.limits import Quality
 class Answers(NamedTuple):
     """The network's outputs, in the order of ``contract.NETWORK.outputs``.
 
-    Shapes for a batch of B: probabilities (B, 7) fp32; risk (B, 1) fp32; triage (B, 1)
-    int32; prediction_set (B, 7) bool; quality (B, 4) bool, see ``quality.REASONS``; embedding
-    (B, D) fp32, unit length; bundle (B, 32) uint8, the sha256 of the bundle whose weights answered.
+    Shapes for a batch of B: probabilities (B, 7) fp32, all conditions equally frequent; risk (B, 1) fp32,
+    conditions as frequent as the calibration says; triage (B, 1) int32; prediction_set (B, 7) bool;
+    quality (B, 4) bool, see ``quality.REASONS``; embedding (B, D) fp32, unit length; bundle (B, 32) uint8,
+    the sha256 of the bundle whose weights answered.
     """
 
     probabilities: Tensor
@@ -60,6 +61,7 @@ class Classifier(nn.Module):
     text: Tensor
     malignant: Tensor
     bias: Tensor
+    prior: Tensor
     thresholds: Tensor
     set_thresholds: Tensor
     digest: Tensor
@@ -83,6 +85,9 @@ class Classifier(nn.Module):
         self.register_buffer("text", text.detach().clone())
         self.register_buffer("malignant", torch.tensor([float(c.malignant) for c in CONDITIONS]))
         self.register_buffer("bias", torch.tensor(calibration.biases))
+        # Relative to equal frequencies, which so change nothing.
+        frequencies = torch.tensor(calibration.frequencies)
+        self.register_buffer("prior", (frequencies * len(CONDITIONS)).log())
         self.register_buffer("thresholds", torch.tensor(thresholds))
         self.register_buffer("set_thresholds", torch.tensor(calibration.set_thresholds))
         self.register_buffer("digest", torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8))
@@ -103,8 +108,9 @@ class Classifier(nn.Module):
 
     def forward(self, pixels: Tensor) -> Answers:
         embedding = nn.functional.normalize(self.visual(self.normalise(pixels)), dim=-1)
-        probabilities = (self.scale * embedding @ self.text.T + self.bias).softmax(dim=-1)
-        risk = (probabilities * self.malignant).sum(dim=-1, keepdim=True)
+        logits = self.scale * embedding @ self.text.T + self.bias
+        probabilities = logits.softmax(dim=-1)
+        risk = ((logits + self.prior).softmax(dim=-1) * self.malignant).sum(dim=-1, keepdim=True)
         triage = (risk >= self.thresholds).sum(dim=-1, keepdim=True, dtype=torch.int32)
         # The most probable condition always belongs: it can only add coverage, and no set is empty.
         top = probabilities.amax(dim=-1, keepdim=True)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +30,7 @@ import click
 
 from derma_semantics.terminal import help_text
 from derma_training.calibration.targets import Targets
-from derma_training.options import FOLDER, SOURCES, read, reported, target
+from derma_training.options import FOLDER, SOURCES, counted, read, reported, target
 
 
 @click.group(help=help_text(__doc__))
@@ -164,22 +165,42 @@ def compare(folders: tuple[Path, ...], as_json: bool) -> None:
 @target("coverage", "Share of prediction sets that hold the true condition.")
 @target("confidence", "With which sensitivity and specificity hold on new images.")
 @click.option("--all", "everything", is_flag=True, help="Use every image of data that training never saw.")
-def calibrate(folder: Path, data: tuple[str, ...], everything: bool, **shares: float) -> None:
+@click.option(
+    "--prevalence",
+    callback=counted,
+    metavar="MEL=40,NV=900,...",
+    help="How frequent the seven are where the bundle will answer, for RISK: shares or counts, of other "
+    "lesions than these images.",
+)
+def calibrate(
+    folder: Path,
+    data: tuple[str, ...],
+    everything: bool,
+    prevalence: Sequence[float] | None,
+    **shares: float,
+) -> None:
     """Choose triage thresholds and prediction sets anew, and seal the bundle with them.
 
-    Without --all, on the images that the bundle kept aside for calibration.
+    Without --all, on the images that the bundle kept aside for calibration, and RISK weighs conditions by
+    how frequent they are among those that trained it. With --all they stay as frequent as the bundle has
+    it, unless --prevalence says how frequent they are with you.
     """
     from derma_training.bundle import Bundle
-    from derma_training.calibration.recalibrate import everything_of, recalibrate
+    from derma_training.calibration.recalibrate import everything_of, prevalence_among, recalibrate
     from derma_training.calibration.report import readable
     from derma_training.evaluate import part_of
+    from derma_training.recipe import bundle_parts
 
     with reported():
         targets, old = Targets(**shares), Bundle.open(folder)
         images = read(data)
-        examples = everything_of(images, old) if everything else part_of(old, images, "calibration")
-        name = "every image of the data given" if everything else "the bundle's calibration part"
-        bundle = recalibrate(old, examples, name=name, targets=targets)
+        if everything:
+            examples, name = everything_of(images, old), "every image of the data given"
+        else:
+            examples, name = part_of(old, images, "calibration"), "the bundle's calibration part"
+            parts = bundle_parts(old, images)
+            prevalence = prevalence or (prevalence_among(parts) if parts.train else None)
+        bundle = recalibrate(old, examples, name=name, prevalence=prevalence, targets=targets)
         click.echo(readable(bundle.calibration))
         click.echo(
             f"bundle {bundle.name} is now {bundle.digest[:12]}, was {old.digest[:12]}: export it again"

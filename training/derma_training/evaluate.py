@@ -76,6 +76,7 @@ def _answers(bundle: Bundle, examples: Sequence[Example]) -> Answers:
     parts = [classifier(batch) for batch in tqdm(pixels.split(BATCH), desc="classifying", leave=False)]
     return Answers(
         probabilities=torch.cat([part.probabilities for part in parts]).double().numpy(),
+        risk=torch.cat([part.risk for part in parts]).squeeze(1).double().numpy(),
         triage=torch.cat([part.triage for part in parts]).squeeze(1).long().numpy(),
         prediction_sets=torch.cat([part.prediction_set for part in parts]).numpy(),
     )

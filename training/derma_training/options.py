@@ -6,6 +6,7 @@ with reported():
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from derma_semantics.conditions import CODES
 from derma_training.calibration.targets import DEFAULTS
 
 if TYPE_CHECKING:
@@ -37,6 +39,21 @@ def target(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...
     return click.option(
         f"--{name}", type=share, default=getattr(DEFAULTS, name), show_default=True, help=what
     )
+
+
+def counted(_: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Reads "MEL=40,NV=900,...", a number above zero for each condition, into the order of ``CODES``."""
+    if text is None:
+        return None
+    pairs = dict(pair.strip().split("=", 1) for pair in text.split(",") if "=" in pair)
+    try:
+        if pairs.keys() != set(CODES) or not all(0 < float(value) < math.inf for value in pairs.values()):
+            raise ValueError
+    except ValueError:
+        raise click.BadParameter(
+            f"must give each of {', '.join(CODES)} a number above zero, got {text}", param=parameter
+        ) from None
+    return tuple(float(pairs[code]) for code in CODES)
 
 
 def read(sources: Iterable[str]) -> list[Example]:

@@ -33,7 +33,7 @@ from derma_training.bundle import (
     write_json,
     write_prompts,
 )
-from derma_training.calibration.recalibrate import one_a_lesion
+from derma_training.calibration.recalibrate import one_a_lesion, prevalence_among
 from derma_training.calibration.scaling import fit_scaling
 from derma_training.calibration.thresholds import calibrate
 from derma_training.card import DATA_LICENCE, INTENDED_USE, model_card
@@ -262,11 +262,13 @@ def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bu
 
 
 def _calibration(bundle: Bundle, parts: Parts) -> Calibration:
-    """Scaling from the validation part, where there is one; thresholds from the calibration part."""
+    """Scaling from the validation part, where there is one, and from the training part, of which it takes
+    the prevalence; thresholds from the calibration part."""
     write_calibration(bundle.path, Calibration())
     known = parts.validation or parts.calibration
     where = f"the bundle's {'validation' if parts.validation else 'calibration'} part"
     scaling = fit_scaling(answers(bundle, known)[0], labels(known).numpy(), name=where)
+    scaling = replace(scaling, prevalence=prevalence_among(parts))
     held_out = one_a_lesion(parts.calibration)
     probabilities = scaling.apply(answers(bundle, held_out)[0])
     name = "the bundle's calibration part"

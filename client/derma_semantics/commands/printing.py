@@ -90,5 +90,5 @@ def _alert(answer: Diagnosis) -> str | None:
         text = f"  HIGH RISK: best match {best.name}, triage {answer.triage.name.lower()}"
         return click.style(text, fg="red", bold=True)
     if answer.triage is Triage.REVIEW:
-        return click.style(f"  review: risk {answer.risk:.2f}, best match {best.name}", fg="yellow")
+        return click.style(f"  review: risk {answer.risk:.3f}, best match {best.name}", fg="yellow")
     return None

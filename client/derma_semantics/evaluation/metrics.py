@@ -115,6 +115,22 @@ def triage_report(flagged: Bools, labels: Ints, answered: Bools | None = None) -
     }
 
 
+def risk_report(risk: Floats, labels: Ints, answered: Bools) -> dict[str, Any]:
+    """How well RISK ranks malignancy, and whether as many are malignant as it says.
+
+    Args:
+        risk: shape (N,); zero where there is no answer.
+        answered: whether there is one, shape (N,).
+    """
+    rows = risk_reliability(risk[answered], labels[answered])
+    return {
+        "malignancy_auc": auc(risk, MALIGNANT[labels]),
+        "mean": float(risk[answered].mean()) if answered.any() else None,
+        "malignant": rate(MALIGNANT[labels][answered]),
+        "expected_calibration_error": mean_gap(rows),
+    }
+
+
 def prediction_set_report(sets: Bools, labels: Ints, answered: Bools | None = None) -> dict[str, Any]:
     """How often sets of conditions, bool (N, 7), hold the true one, and how large they are."""
     covered = sets[np.arange(len(labels)), labels]
@@ -176,26 +192,25 @@ def reliability(probabilities: Floats, labels: Ints, bins: int = BINS) -> list[d
     """Answered images by top-1 probability: each non-empty bin's count, confidence, accuracy."""
     answered = is_answered(probabilities)
     confidence = probabilities[answered].max(axis=1)
-    correct = decide(probabilities[answered]) == labels[answered]
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    return [
-        {
-            "bin": int(b),
-            "images": int((index == b).sum()),
-            "confidence": float(confidence[index == b].mean()),
-            "accuracy": float(correct[index == b].mean()),
-        }
-        for b in np.unique(index)
-    ]
+    return _binned(confidence, decide(probabilities[answered]) == labels[answered], bins)
 
 
-def calibration_error(probabilities: Floats, labels: Ints, bins: int = BINS) -> float | None:
-    """Expected calibration error of the top-1 probability (Guo et al., arXiv 1706.04599)."""
-    rows = reliability(probabilities, labels, bins)
+def risk_reliability(risk: Floats, labels: Ints, bins: int = BINS) -> list[dict[str, Any]]:
+    """The same by RISK: its mean is ``confidence``, the share of malignant ones ``accuracy``."""
+    return _binned(risk, MALIGNANT[labels], bins)
+
+
+def mean_gap(rows: list[dict[str, Any]]) -> float | None:
+    """How far bins' accuracy is from their confidence, on average over images; None without any."""
     if not rows:
         return None
     gaps = [abs(row["confidence"] - row["accuracy"]) * row["images"] for row in rows]
     return float(sum(gaps) / sum(row["images"] for row in rows))
+
+
+def calibration_error(probabilities: Floats, labels: Ints, bins: int = BINS) -> float | None:
+    """Expected calibration error of the top-1 probability (Guo et al., arXiv 1706.04599)."""
+    return mean_gap(reliability(probabilities, labels, bins))
 
 
 def brier(probabilities: Floats, labels: Ints) -> float | None:
@@ -212,6 +227,19 @@ def confusion(predicted: Ints, labels: Ints) -> dict[str, Any]:
     counts = np.zeros((len(CODES), len(CODES) + 1), dtype=int)
     np.add.at(counts, (labels, predicted), 1)  # UNDECIDED, -1, is the last column
     return {"rows": list(CODES), "columns": [*CODES, "undecided"], "counts": counts.tolist()}
+
+
+def _binned(confidence: Floats, correct: Bools, bins: int) -> list[dict[str, Any]]:
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        {
+            "bin": int(b),
+            "images": int((index == b).sum()),
+            "confidence": float(confidence[index == b].mean()),
+            "accuracy": float(correct[index == b].mean()),
+        }
+        for b in np.unique(index)
+    ]
 
 
 def _areas(scores: Floats, truth: Bools) -> list[float | None]:

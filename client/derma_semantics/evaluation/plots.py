@@ -28,8 +28,9 @@ from derma_semantics.evaluation.metrics import (
     Floats,
     Ints,
     auc,
-    calibration_error,
+    mean_gap,
     reliability,
+    risk_reliability,
 )
 
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#56B4E9", "#D55E00")
@@ -101,26 +102,33 @@ def draw_roc(path: Path, probabilities: Floats, labels: Ints, triage: dict[str, 
 
 def draw_reliability(path: Path, probabilities: Floats, labels: Ints) -> None:
     """Accuracy against the probability of the first condition, and how often each occurs."""
-    rows = reliability(probabilities, labels)
-    error = calibration_error(probabilities, labels)
+    _draw_bins(path, reliability(probabilities, labels), "probability of the first condition", "accuracy")
+
+
+def draw_risk(path: Path, risk: Floats, labels: Ints) -> None:
+    """The share of malignant and pre-malignant lesions against RISK, and how often each occurs."""
+    _draw_bins(path, risk_reliability(risk, labels), "RISK", "malignant or pre-malignant")
+
+
+def _draw_bins(path: Path, rows: list[dict[str, Any]], across: str, share: str) -> None:
+    error, total = mean_gap(rows), sum(row["images"] for row in rows)
     centres = [(row["bin"] + 0.5) / BINS for row in rows]
-    total = sum(row["images"] for row in rows)
     with _figure(path, (6.0, 6.8)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfect")
-        upper.bar(centres, [r["accuracy"] for r in rows], 0.9 / BINS, color=COLOURS[5], label="accuracy")
+        upper.bar(centres, [r["accuracy"] for r in rows], 0.9 / BINS, color=COLOURS[5], label=share)
         upper.plot(
             [r["confidence"] for r in rows],
             [r["accuracy"] for r in rows],
             "o-",
             color=COLOURS[1],
-            label="accuracy at mean probability",
+            label=f"{share} at the bin's mean",
         )
-        title = "no answers" if error is None else f"ECE {error:.3f} ({BINS} bins, {total} images)"
-        upper.set(ylabel="accuracy", ylim=(0, 1.02), title=f"Reliability of the first condition: {title}")
+        found = "no answers" if error is None else f"ECE {error:.3f} ({BINS} bins, {total} images)"
+        upper.set(ylabel=share, ylim=(0, 1.02), title=f"Reliability: {found}")
         upper.legend(loc="upper left")
         lower.bar(centres, [r["images"] for r in rows], 0.9 / BINS, color=COLOURS[1])
-        lower.set(xlabel="probability of the first condition", ylabel="images", xlim=(0, 1))
+        lower.set(xlabel=across, ylabel="images", xlim=(0, 1))
 
 
 def _operating_point(axes: Axes, level: str, both: dict[str, Any], marker: str) -> None:

@@ -1,11 +1,11 @@
 """Everything that is said of a set of answers, in a folder that others can check.
 
-    answers = Answers(probabilities, triage)
+    answers = Answers(probabilities, risk, triage)
     report = write_report(Path("out"), cases, answers, {"model": "derma-mini"})
     print(summary(report))
 
 The folder holds ``metrics.json``, ``truth.csv`` and ``submission.csv`` (the challenge's
-format, for the official scorer), ``confusion.png``, ``roc.png`` and ``reliability.png``.
+format, for the official scorer), ``confusion.png``, ``roc.png``, ``reliability.png`` and ``risk.png``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from derma_semantics.evaluation.metrics import (
     is_answered,
     measure,
     prediction_set_report,
+    risk_report,
     triage_report,
 )
 from derma_semantics.evaluation.subgroups import subgroups
@@ -48,11 +49,13 @@ class Answers:
 
     Attributes:
         probabilities: shape (N, 7); zeros where there is no answer.
+        risk: RISK, shape (N,); zero where there is no answer.
         triage: values of ``Triage``, shape (N,); -1 where there is no answer.
         prediction_sets: conformal sets, bool (N, 7), where the model gives them.
     """
 
     probabilities: Floats
+    risk: Floats
     triage: Ints
     prediction_sets: Bools | None = None
 
@@ -87,6 +90,8 @@ def write_report(
     plots.draw_confusion(out / "confusion.png", report["confusion"])
     plots.draw_roc(out / "roc.png", answers.probabilities, labels, report["triage"])
     plots.draw_reliability(out / "reliability.png", answers.probabilities, labels)
+    answered = is_answered(answers.probabilities)
+    plots.draw_risk(out / "risk.png", answers.risk[answered], labels[answered])
     (out / METRICS).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report
 
@@ -105,7 +110,8 @@ def _figures(cases: Sequence[Case], answers: Answers, seed: int, draws: int) -> 
             level.name.lower(): triage_report(answers.triage >= level, labels, answered)
             for level in (Triage.REVIEW, Triage.URGENT)
         },
-        "subgroups": subgroups(cases, probabilities, answers.triage),
+        "risk": risk_report(answers.risk, labels, answered),
+        "subgroups": subgroups(cases, probabilities, answers.risk, answers.triage),
     }
     if answers.prediction_sets is not None:
         report["prediction_sets"] = prediction_set_report(answers.prediction_sets, labels, answered)

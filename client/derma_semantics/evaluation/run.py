@@ -90,14 +90,16 @@ def _batches(cases: Sequence[Case]) -> Iterable[Sequence[Case]]:
 
 def _answers(cases: Sequence[Case], records: dict[str, Record]) -> Answers:
     probabilities = np.zeros((len(cases), len(CODES)))
+    risk = np.zeros(len(cases))
     triage = np.full(len(cases), UNDECIDED)
     sets = np.zeros((len(cases), len(CODES)), dtype=bool)
     for row, case in enumerate(cases):
         if record := records.get(case.name):
             probabilities[row] = [record["probabilities"][code] for code in CODES]
+            risk[row] = record["risk"]
             triage[row] = Triage[record["triage"].upper()]
             sets[row] = [code in record["prediction_set"] for code in CODES]
-    return Answers(probabilities, triage, sets)
+    return Answers(probabilities, risk, triage, sets)
 
 
 def _facts(records: dict[str, Record], cases: Sequence[Case], errors: dict[str, Exception]) -> dict[str, Any]:

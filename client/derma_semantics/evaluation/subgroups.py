@@ -1,6 +1,6 @@
 """The core figures for each age band, sex and site, with what they rest on.
 
-    table = subgroups(cases, probabilities, triage)
+    table = subgroups(cases, probabilities, risk, triage)
     table["age"]["60-74"]["images"], table["sex"]["female"]["melanoma_auc"]["value"]
 
 A figure is null where its group has too few images to state it; the counts always stand.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from derma_semantics.conditions import CODES
 from derma_semantics.contract import Triage
@@ -40,14 +41,14 @@ UNKNOWN = "unknown"
 AGE_BANDS = ((30, "<30"), (45, "30-44"), (60, "45-59"), (75, "60-74"), (np.inf, "75+"))
 
 
-def subgroups(cases: Sequence[Case], probabilities: Floats, triage: Ints) -> dict[str, Any]:
+def subgroups(cases: Sequence[Case], probabilities: Floats, risk: Floats, triage: Ints) -> dict[str, Any]:
     """``{"age": {band: figures}, "sex": {...}, "site": {...}}``."""
     ways: dict[str, Callable[[Case], str]] = {
         "age": lambda case: age_band(case.age),
         "sex": lambda case: case.sex or UNKNOWN,
         "site": lambda case: case.site or UNKNOWN,
     }
-    return {name: _by(way, cases, probabilities, triage) for name, way in ways.items()}
+    return {name: _by(way, cases, probabilities, risk, triage) for name, way in ways.items()}
 
 
 def age_band(age: float | None) -> str:
@@ -57,24 +58,21 @@ def age_band(age: float | None) -> str:
     return next(name for end, name in AGE_BANDS if age < end)
 
 
-def _by(
-    way: Callable[[Case], str], cases: Sequence[Case], probabilities: Floats, triage: Ints
-) -> dict[str, Any]:
+def _by(way: Callable[[Case], str], cases: Sequence[Case], *answers: NDArray[Any]) -> dict[str, Any]:
     rows: dict[str, list[int]] = defaultdict(list)
     for row, case in enumerate(cases):
         rows[way(case)].append(row)
     order = [name for _, name in AGE_BANDS]
     names = sorted(rows, key=lambda n: (n == UNKNOWN, order.index(n) if n in order else 0, n))
-    return {n: _core([cases[r] for r in rows[n]], probabilities[rows[n]], triage[rows[n]]) for n in names}
+    return {n: _core([cases[r] for r in rows[n]], *(given[rows[n]] for given in answers)) for n in names}
 
 
-def _core(cases: Sequence[Case], probabilities: Floats, triage: Ints) -> dict[str, Any]:
+def _core(cases: Sequence[Case], probabilities: Floats, risk: Floats, triage: Ints) -> dict[str, Any]:
     labels = np.array([case.condition for case in cases])
     predicted, answered = decide(probabilities), is_answered(probabilities)
     counts = np.bincount(labels, minlength=len(CODES))
     balanced = bool(counts.min() >= FEWEST_OF_A_CONDITION)
     calibrated = bool(answered.sum() >= FEWEST_FOR_CALIBRATION)
-    risk = probabilities[:, MALIGNANT].sum(axis=1)
     flagged = triage >= Triage.REVIEW
     return {
         "images": len(cases),

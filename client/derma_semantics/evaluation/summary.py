@@ -41,6 +41,11 @@ def _main(report: dict[str, Any]) -> Iterator[str]:
     yield f"                    {_both(review['malignancy'])} for malignancy"
     yield f"triage urgent       {_both(urgent['melanoma'])} for melanoma"
     yield f"                    {_both(urgent['malignancy'])} for malignancy"
+    risk = report["risk"]
+    yield (
+        f"RISK                AUC {_n(risk['malignancy_auc'])} for malignancy, mean {_n(risk['mean'])} where "
+        f"{_n(risk['malignant']['value'])} are malignant"
+    )
     for level in (90, 95):
         key = f"melanoma_specificity_at_{level}_sensitivity"
         yield (

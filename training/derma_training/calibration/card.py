@@ -14,8 +14,7 @@ HEADING = "**Calibration.**"
 PARAGRAPH = """{heading} Temperature {temperature:.3f}{biases} from {scaling}; thresholds from
 {images} images, {name}.
 RISK at or above {review:.4f} is "review", at or above {urgent:.4f} "urgent". {guarantees}
-{exchangeability} Probabilities assume that the seven conditions are equally frequent; in practice
-most lesions are nevi, so RISK is a score for ranking and triage, not a prevalence."""
+{exchangeability} {prevalence}"""
 STALE = """What the card says of triage and of calibration error was measured before this calibration:
 `derma-train evaluate` measures it anew."""
 
@@ -33,6 +32,7 @@ def calibration_paragraph(calibration: Calibration) -> str:
         name=facts["calibration_set"]["name"],
         images=facts["calibration_set"]["images"],
         guarantees=" ".join(facts["guarantees"].values()),
+        prevalence=facts["assumes"]["prevalence"],
         exchangeability=" ".join(
             facts["assumes"][key] for key in ("exchangeability", "scaling") if key in facts["assumes"]
         ),

@@ -1,8 +1,9 @@
 """Calibrating a sealed bundle anew: for other targets, or for a clinic's own images.
 
     bundle = Bundle.open("training/bundles/derma-mini")
-    examples = part_of(bundle, read(data), "calibration")
-    bundle = recalibrate(bundle, examples, name="the bundle's calibration part")
+    parts = bundle_parts(bundle, read(data))
+    name = "the bundle's calibration part"
+    bundle = recalibrate(bundle, parts.calibration, prevalence=prevalence_among(parts), name=name)
     bundle.digest                       # new: export it again
 
 The weights stay as they are. Killed at any moment, it leaves the old bundle or the new one.
@@ -16,17 +17,22 @@ from pathlib import Path
 from derma_training.bundle import Bundle, write_calibration
 from derma_training.calibration.card import recalibrated_card
 from derma_training.calibration.folders import reseal
-from derma_training.calibration.scaling import Scaling
+from derma_training.calibration.scaling import Scaling, prevalence_of
 from derma_training.calibration.targets import DEFAULTS, Targets
 from derma_training.calibration.thresholds import calibrate
-from derma_training.data import Example, labels
+from derma_training.data import Example, Parts, labels
 from derma_training.evaluate import answers, split_names
 
 CARD = "MODEL_CARD.md"
 
 
 def recalibrate(
-    bundle: Bundle, examples: Sequence[Example], *, name: str, targets: Targets = DEFAULTS
+    bundle: Bundle,
+    examples: Sequence[Example],
+    *,
+    name: str,
+    prevalence: Sequence[float] | None = None,
+    targets: Targets = DEFAULTS,
 ) -> Bundle:
     """Choose thresholds on ``examples``, one a lesion, and seal the bundle with them.
 
@@ -34,6 +40,8 @@ def recalibrate(
 
     Args:
         name: what the examples are, for the report.
+        prevalence: how frequent conditions are, in the order of ``CODES``, from elsewhere than
+            ``examples`` for the same reason; by default as the bundle has it.
 
     Returns:
         The bundle under its new digest. Metrics stay those of the old calibration.
@@ -43,7 +51,7 @@ def recalibrate(
     old = bundle.calibration
     # Bundles of older code fitted their temperature where they chose their thresholds.
     fitted_on = old.report.get("scaling_fitted_on", "the bundle's calibration part")
-    scaling = Scaling(old.temperature, tuple(old.biases), fitted_on)
+    scaling = Scaling(old.temperature, tuple(old.biases), fitted_on, tuple(prevalence or old.frequencies))
     truth = labels(examples).numpy()
     calibration = calibrate(probabilities, truth, scaling, name=name, targets=targets)
 
@@ -53,6 +61,13 @@ def recalibrate(
             (draft / CARD).write_text(recalibrated_card((draft / CARD).read_text(), calibration))
 
     return reseal(bundle, change)
+
+
+def prevalence_among(parts: Parts) -> tuple[float, ...]:
+    """How frequent conditions are among the training lesions of the collections that calibrate."""
+    sources = {example.source for example in parts.calibration}
+    same = one_a_lesion(example for example in parts.train if example.source in sources)
+    return prevalence_of(labels(same).numpy())
 
 
 def one_a_lesion(examples: Iterable[Example]) -> list[Example]:

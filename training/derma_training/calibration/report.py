@@ -1,6 +1,6 @@
 """What a calibration achieved and what it promises, for ``calibration.json`` and for people.
 
-facts = report(calibration, probabilities, labels, name="calibration part", targets=targets)
+facts = report(calibration, probabilities, risk, labels, name="calibration part", targets=targets)
 facts["achieved"]["review"]["melanoma"]["sensitivity"]["interval_95"]
 print(readable(calibration))
 """
@@ -28,6 +28,7 @@ from derma_training.calibration.risk_control import fewest_examples
 from derma_training.calibration.targets import MARGIN, Targets
 
 METHODS = {
+    "RISK": "probabilities weighed by prevalence (Saerens et al., Neural Computation 14, 2002)",
     "temperature": "temperature scaling, conditions weighed equally (arXiv 1706.04599)",
     "review, urgent": "exact binomial tests in fixed sequence, Learn then Test (arXiv 2110.01052), by MAPIE; "
     f"review then with a margin, its odds divided by {MARGIN}, for bf16 and int8",
@@ -36,20 +37,25 @@ METHODS = {
 ASSUMPTIONS = {
     "exchangeability": "New images are exchangeable with the calibration images: from the same source, each "
     "independent of the others. Nothing is guaranteed for another clinic, camera or population.",
-    "prevalence": "Probabilities and RISK are those of a clinic that sees all conditions equally often.",
     "intervals": "Achieved values are those on the calibration set; intervals are Clopper-Pearson 95 %.",
 }
 
 
 def report(
-    calibration: Calibration, probabilities: Floats, labels: Ints, *, name: str, targets: Targets
+    calibration: Calibration,
+    probabilities: Floats,
+    risk: Floats,
+    labels: Ints,
+    *,
+    name: str,
+    targets: Targets,
 ) -> dict[str, Any]:
     """Targets, achieved values with their counts, guarantees and assumptions.
 
     Args:
         probabilities: at the calibration's temperature and bias, shape (N, 7).
+        risk: what follows from them at its prevalence, shape (N,).
     """
-    risk = probabilities[:, MALIGNANT].sum(axis=1)
     return {
         "targets": asdict(targets),
         "methods": METHODS,
@@ -68,7 +74,7 @@ def report(
             "urgent": _urgent(int((~MALIGNANT[labels]).sum()), targets),
             "prediction_set": _set_guarantee(labels, targets),
         },
-        "assumes": ASSUMPTIONS,
+        "assumes": {**ASSUMPTIONS, "prevalence": _prevalence(calibration)},
     }
 
 
@@ -139,6 +145,17 @@ def _both(detection: dict[str, Any]) -> str:
         if detection[name]["n"]
         else f"{name} unknown"
         for name in ("sensitivity", "specificity")
+    )
+
+
+def _prevalence(calibration: Calibration) -> str:
+    shares = calibration.frequencies
+    if len(set(shares)) == 1:
+        return "Probabilities and RISK are those of a clinic that sees all conditions equally often."
+    named = ", ".join(f"{code} {share:.1%}" for code, share in zip(CODES, shares, strict=True))
+    return (
+        "Probabilities are those of a clinic that sees all conditions equally often, RISK that of one that "
+        f"sees {named}."
     )
 
 

@@ -1,12 +1,16 @@
-"""From similarities to probabilities: one temperature.
+"""From similarities to probabilities, by one temperature, and from these to RISK, by prevalence.
 
     scaling = fit_scaling(probabilities, labels)        # of the validation part
-    scaling.apply(probabilities)                        # (N, 7)
+    scaling = replace(scaling, prevalence=prevalence_of(training_labels))
+    probabilities = scaling.apply(probabilities)        # (N, 7)
+    scaling.risk(probabilities)                         # (N,)
 
 Temperature scaling (Guo et al., arXiv 1706.04599). Every condition weighs the same, so probabilities
-are those of a clinic in which the seven conditions are equally frequent.
+are those of a clinic in which the seven conditions are equally frequent. RISK weighs them by how
+frequent they are (Saerens et al., see ``derma_semantics.prevalence``): doubt between a melanoma and a
+nevus counts for less than doubt between a melanoma and something as rare.
 
-It is fitted on other images than the thresholds are, so that their guarantees hold.
+Both come from other images than the thresholds do, so that their guarantees hold.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from derma_semantics.conditions import CODES
-from derma_semantics.evaluation.metrics import Floats, Ints
+from derma_semantics.evaluation.metrics import MALIGNANT, Floats, Ints
+from derma_semantics.prevalence import at_prevalence
 
 # Of the logarithm of the inverse temperature: 0.05 to 20.
 BOUNDS = (-3.0, 3.0)
@@ -30,15 +35,21 @@ class Scaling:
 
     No bias is fitted any more: those of rare conditions, from six images, cost melanomas their rank
     (benchmarks/results/training.md). Bundles of older code keep theirs. ``fitted_on`` says on which images.
+    ``prevalence``, in the order of ``CODES``, is for RISK alone.
     """
 
     temperature: float = 1.0
     bias: tuple[float, ...] = (0.0,) * len(CODES)
     fitted_on: str = "nothing"
+    prevalence: tuple[float, ...] = (1 / len(CODES),) * len(CODES)
 
     def apply(self, probabilities: Floats) -> Floats:
         """Scale probabilities of shape (N, 7)."""
         return np.asarray(softmax(_logits(probabilities) / self.temperature + np.array(self.bias), axis=1))
+
+    def risk(self, probabilities: Floats) -> Floats:
+        """RISK, shape (N,), of probabilities that are scaled already."""
+        return np.asarray(at_prevalence(probabilities, self.prevalence)[:, MALIGNANT].sum(axis=1))
 
 
 def fit_scaling(probabilities: Floats, labels: Ints, *, name: str = "drawn images") -> Scaling:
@@ -58,6 +69,12 @@ def fit_scaling(probabilities: Floats, labels: Ints, *, name: str = "drawn image
 
     found = minimize_scalar(loss, bounds=BOUNDS, method="bounded").x
     return Scaling(float(np.exp(-found)), fitted_on=name)
+
+
+def prevalence_of(labels: Ints) -> tuple[float, ...]:
+    """Shares of the conditions, each counted once more than it occurs, so that none is impossible."""
+    counts = np.bincount(labels, minlength=len(CODES)) + 1
+    return tuple((counts / counts.sum()).tolist())
 
 
 def _logits(probabilities: Floats) -> Floats:

@@ -3,8 +3,8 @@
     calibration = calibrate(probabilities, labels, scaling, name="calibration part")
     calibration.review, calibration.report["achieved"]["review"]["melanoma"]
 
-The probabilities are scaled already, by a ``Scaling`` that was fitted on other images. They
-weigh all conditions alike; thresholds are set on the calibration set as it is.
+The probabilities are scaled already, by a ``Scaling`` that was fitted on other images; it also says how RISK
+weighs them. Thresholds are set on the calibration set as it is.
 """
 
 from __future__ import annotations
@@ -45,17 +45,18 @@ def calibrate(
         scaling: what they were scaled with.
         name: what the calibration set is, for the report.
     """
-    risk = probabilities[:, MALIGNANT].sum(axis=1)
+    risk = scaling.risk(probabilities)
     review = _review(risk, labels, targets)
     calibration = Calibration(
         scaling.temperature,
         dict(zip(CODES, scaling.bias, strict=True)),
+        dict(zip(CODES, scaling.prevalence, strict=True)),
         review=review,
         margin=MARGIN,
         urgent=max(review, _urgent(risk, labels, targets)),
         prediction_set=set_thresholds(probabilities, labels, coverage=targets.coverage),
     )
-    facts = report(calibration, probabilities, labels, name=name, targets=targets)
+    facts = report(calibration, probabilities, risk, labels, name=name, targets=targets)
     if scaling.fitted_on == name:
         facts["assumes"] = {**facts["assumes"], "scaling": SAME_IMAGES}
     return replace(calibration, report={**facts, "scaling_fitted_on": scaling.fitted_on})
