@@ -92,8 +92,8 @@ class Diagnosis:
     def at_prevalence(self, prevalence: Mapping[str, float]) -> dict[str, float]:
         """Probabilities by condition code where conditions are this frequent, most probable first.
 
-        Naming stays with the bundle's own, for which all are equally frequent, and so do ``risk`` and
-        ``triage`` with the frequencies that it was calibrated for.
+        Naming, ``risk`` and ``triage`` stay as they are: all equally frequent for the name, as frequent as
+        the bundle was calibrated for with the others.
 
         Args:
             prevalence: how frequent each of the seven is where the photographs come from: shares or counts.

@@ -31,6 +31,7 @@ def _calibration(bundle: Bundle) -> dict[str, Any]:
     calibration = bundle.calibration
     report = calibration.report
     stated = {
+        "prevalence": calibration.prevalence,
         "targets": report.get("targets"),
         "calibration_set": _only(report.get("calibration_set"), "name", "images"),
         "achieved": _only(report.get("achieved"), "review", "urgent"),

@@ -180,17 +180,17 @@ def test_the_differential_has_every_condition_and_its_definitions(client):
 @pytest.mark.parametrize(
     ("probabilities", "risk", "triage", "tone", "words"),
     [
-        (MELANOMA, 0.83, 2, "red", ["High risk", "Melanoma ranks first", "{urgent:.3f} and above is urgent"]),
+        (MELANOMA, 0.83, 2, "red", ["High risk", "Melanoma ranks first", "{urgent:.4f} and above is urgent"]),
         (
             MELANOMA,
             0.3,
             1,
             "red",
-            ["High risk", "always raises this alert", "{review:.3f} and above is review"],
+            ["High risk", "always raises this alert", "{review:.4f} and above is review"],
         ),
-        (NEVUS, 0.7, 2, "red", ["High risk", "The risk score is 0.700"]),
+        (NEVUS, 0.7, 2, "red", ["High risk", "The risk score is 0.7000"]),
         (NEVUS, 0.2, 1, "amber", ["Review", "not alarming, but not safe to set aside"]),
-        (NEVUS, 0.05, 0, "neutral", ["Routine", "below {review:.3f} is routine", "does not rule out cancer"]),
+        (NEVUS, 0.05, 0, "neutral", ["Routine", "below {review:.4f} is routine", "does not rule out cancer"]),
     ],
 )
 def test_alerts(bundle, probabilities, risk, triage, tone, words):
@@ -216,7 +216,7 @@ def test_an_older_service_states_no_calibration(client):
     client.served = replace(client.served, calibration=None, card=None)
     html = shown(opened(client, "Sample"))
     assert texts.NOT_STATED in html
-    assert "The risk score is 0.830: urgent." in html
+    assert "The risk score is 0.8300: urgent." in html
     assert "Not stated by the service." in html
 
 

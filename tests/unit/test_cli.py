@@ -78,7 +78,7 @@ def test_alerts(run):
     melanoma = run({"a.jpg": diagnosis(Triage.ROUTINE, "MEL")}, "a.jpg").output
     assert "HIGH RISK: best match melanoma, triage routine" in melanoma
     assert "HIGH RISK" not in run({"a.jpg": diagnosis(Triage.REVIEW, "AKIEC")}, "a.jpg").output
-    assert "review: risk 0.400" in run({"a.jpg": diagnosis(Triage.REVIEW, risk=0.4)}, "a.jpg").output
+    assert "review: risk 0.4000" in run({"a.jpg": diagnosis(Triage.REVIEW, risk=0.4)}, "a.jpg").output
 
 
 def test_json_is_one_object_a_line(run):

@@ -257,6 +257,7 @@ def test_what_a_bundle_says_of_itself_is_what_was_measured(mini):
         (known.review, known.urgent), abs=1e-4
     )
     assert calibration["targets"]["sensitivity"] == 0.95
+    assert list(calibration["prevalence"].values()) == pytest.approx(known.frequencies, abs=1e-4)
     found = calibration["achieved"]["review"]["melanoma"]["sensitivity"]
     measured = known.report["achieved"]["review"]["melanoma"]["sensitivity"]
     assert (found["value"], found["n"]) == (pytest.approx(measured["value"], abs=1e-4), measured["n"])

@@ -34,6 +34,8 @@ FIGURES = {
     "review: specificity for melanoma": "triage.review.melanoma.specificity.value",
     "urgent: sensitivity for malignancy": "triage.urgent.malignancy.sensitivity.value",
     "urgent: specificity for malignancy": "triage.urgent.malignancy.specificity.value",
+    "RISK: AUC for malignancy": "risk.malignancy_auc",
+    "RISK: expected calibration error": "risk.expected_calibration_error",
     "expected calibration error": "expected_calibration_error",
     "one unseen paraphrase a condition: balanced accuracy": "text.wording.mean",
     "unseen paraphrases averaged: balanced accuracy": "text.wording.paraphrases_together",

@@ -78,16 +78,16 @@ def _why_high(diagnosis: Diagnosis) -> str:
 
 def _why(diagnosis: Diagnosis) -> str:
     """RISK against the thresholds, where the service states them."""
-    risk = f"The risk score is {diagnosis.risk:.3f}"
+    risk = f"The risk score is {diagnosis.risk:.4f}"
     stated = diagnosis.bundle.calibration or {}
     review, urgent = stated.get("review"), stated.get("urgent")
     if review is None or urgent is None:
         return f"{risk}: {diagnosis.triage.name.lower()}."
     if diagnosis.triage is Triage.URGENT:
-        return f"{risk}; {urgent:.3f} and above is urgent."
+        return f"{risk}; {urgent:.4f} and above is urgent."
     if diagnosis.triage is Triage.REVIEW:
-        return f"{risk}; {review:.3f} and above is review, {urgent:.3f} and above urgent."
-    return f"{risk}; below {review:.3f} is routine."
+        return f"{risk}; {review:.4f} and above is review, {urgent:.4f} and above urgent."
+    return f"{risk}; below {review:.4f} is routine."
 
 
 def _calibrated(diagnosis: Diagnosis) -> Markup:

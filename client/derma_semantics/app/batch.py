@@ -77,7 +77,7 @@ def _uploads(files: Iterable[UploadedFile]) -> Iterator[Upload]:
 def _table(answers: Answers) -> None:
     rows = [_row(name, answer) for name, answer in answers if isinstance(answer, Diagnosis)]
     if rows:
-        formats = {"Probability": "%.1f %%", "Risk score": "%.3f"}
+        formats = {"Probability": "%.1f %%", "Risk score": "%.4f"}
         columns = {name: st.column_config.NumberColumn(format=text) for name, text in formats.items()}
         table = pd.DataFrame(rows).style.map(COLOURS.get, subset=["Alert"])
         st.dataframe(table, hide_index=True, column_config=columns)
