@@ -37,7 +37,7 @@ class Condition:
         marmal88_dx: value of ``dx`` in the hub data set ``marmal88/skin_cancer``.
         snomed: SNOMED CT concept of a disorder, where one means the same; None for classes
             that join several disorders, and where none is known for sure.
-        risk: HIGH and PREMALIGNANT conditions add up to ``RISK``.
+        risk: HIGH and PREMALIGNANT conditions add up to ``RISK``, once weighed by prevalence.
         prompts: text definitions; their normalised embeddings are averaged.
     """
 

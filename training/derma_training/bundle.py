@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 WEIGHTS = "open_clip_model.safetensors"
+RAREST = 1e-6  # share of a condition; thresholds on RISK have four decimals
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,11 @@ class Calibration:
         if self.prevalence and self.prevalence.keys() != set(CODES):
             named = ", ".join(self.prevalence)
             raise BundleError(f"prevalence must name {', '.join(CODES)}, and names {named}")
-        if not all(0 < value < math.inf for value in self.prevalence.values()):
-            raise BundleError(f"prevalence must be above zero and finite, got {self.prevalence}")
+        if (
+            not all(0 < value < math.inf for value in self.prevalence.values())
+            or min(self.frequencies) < RAREST
+        ):
+            raise BundleError(f"prevalence must be finite, no share below {RAREST}, got {self.prevalence}")
         for code, lowest in self.prediction_set.items():
             if code not in CODES or not 0 <= lowest <= 1:
                 raise BundleError(

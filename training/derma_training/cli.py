@@ -198,8 +198,7 @@ def calibrate(
             examples, name = everything_of(images, old), "every image of the data given"
         else:
             examples, name = part_of(old, images, "calibration"), "the bundle's calibration part"
-            parts = bundle_parts(old, images)
-            prevalence = prevalence or (prevalence_among(parts) if parts.train else None)
+            prevalence = prevalence or prevalence_among(bundle_parts(old, images))
         bundle = recalibrate(old, examples, name=name, prevalence=prevalence, targets=targets)
         click.echo(readable(bundle.calibration))
         click.echo(

@@ -268,7 +268,7 @@ def _calibration(bundle: Bundle, parts: Parts) -> Calibration:
     known = parts.validation or parts.calibration
     where = f"the bundle's {'validation' if parts.validation else 'calibration'} part"
     scaling = fit_scaling(answers(bundle, known)[0], labels(known).numpy(), name=where)
-    scaling = replace(scaling, prevalence=prevalence_among(parts))
+    scaling = replace(scaling, prevalence=prevalence_among(parts) or scaling.prevalence)
     held_out = one_a_lesion(parts.calibration)
     probabilities = scaling.apply(answers(bundle, held_out)[0])
     name = "the bundle's calibration part"

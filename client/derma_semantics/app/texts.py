@@ -20,7 +20,7 @@ LIMITS = (
 SAMPLE = "Drawn by a program: no patient, and no disease."
 EQUAL = (
     "Probabilities assume that all seven conditions are equally frequent: they rank, and are no prevalence. "
-    "The risk score weighs them by how frequent they are where it was calibrated. "
+    "The risk score weighs them as the bundle's calibration says. "
     "Any picture gets an answer, also one that shows no lesion."
 )
 SET = (

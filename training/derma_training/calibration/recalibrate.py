@@ -63,11 +63,11 @@ def recalibrate(
     return reseal(bundle, change)
 
 
-def prevalence_among(parts: Parts) -> tuple[float, ...]:
-    """How frequent conditions are among the training lesions of the collections that calibrate."""
+def prevalence_among(parts: Parts) -> tuple[float, ...] | None:
+    """How frequent conditions are among the training lesions of those that calibrate; None without any."""
     sources = {example.source for example in parts.calibration}
     same = one_a_lesion(example for example in parts.train if example.source in sources)
-    return prevalence_of(labels(same).numpy())
+    return prevalence_of(labels(same).numpy()) if same else None
 
 
 def one_a_lesion(examples: Iterable[Example]) -> list[Example]:
