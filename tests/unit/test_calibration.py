@@ -290,6 +290,14 @@ def test_the_report_says_how_risk_is_weighed():
     assert weighed.frequencies == pytest.approx(SHARES)
 
 
+def test_malignancy_too_rare_for_a_threshold_is_said_and_safe():
+    rare = np.where(MALIGNANT, 1e-5, 1.0)
+    calibration = calibrate(*images(600, seed=8), Scaling(prevalence=tuple(rare / rare.sum())), name="drawn")
+    assert calibration.review == 0
+    assert "everything is reviewed" in calibration.report["guarantees"]["review"]
+    assert "RISK is so low here" in readable(calibration)
+
+
 def test_scaling_is_recovered():
     """A temperature that was put in comes out again, and makes the answers right."""
     rng = np.random.default_rng(1)

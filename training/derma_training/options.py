@@ -45,15 +45,18 @@ def counted(_: click.Context, parameter: click.Parameter, text: str | None) -> t
     """Reads "MEL=40,NV=900,...", a number above zero for each condition, into the order of ``CODES``."""
     if text is None:
         return None
-    pairs = dict(pair.strip().split("=", 1) for pair in text.split(",") if "=" in pair)
+    given = [[side.strip() for side in pair.split("=")] for pair in text.split(",")]
     try:
-        if pairs.keys() != set(CODES) or not all(0 < float(value) < math.inf for value in pairs.values()):
+        pairs = {code: float(value) for code, value in given}
+        if sorted(code for code, _ in given) != sorted(CODES):
+            raise ValueError
+        if not all(0 < value < math.inf for value in pairs.values()):
             raise ValueError
     except ValueError:
         raise click.BadParameter(
             f"must give each of {', '.join(CODES)} a number above zero, got {text}", param=parameter
         ) from None
-    return tuple(float(pairs[code]) for code in CODES)
+    return tuple(pairs[code] for code in CODES)
 
 
 def read(sources: Iterable[str]) -> list[Example]:

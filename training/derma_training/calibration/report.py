@@ -70,7 +70,7 @@ def report(
             "prediction_set": _sets(calibration, probabilities, labels),
         },
         "guarantees": {
-            "review": _review(int((labels == MELANOMA).sum()), targets),
+            "review": _review(calibration, int((labels == MELANOMA).sum()), targets),
             "urgent": _urgent(int((~MALIGNANT[labels]).sum()), targets),
             "prediction_set": _set_guarantee(labels, targets),
         },
@@ -104,7 +104,7 @@ def _sets(calibration: Calibration, probabilities: Floats, labels: Ints) -> dict
     return {**prediction_set_report(sets, labels), "coverage_of_groups": groups}
 
 
-def _review(melanomas: int, targets: Targets) -> str:
+def _review(calibration: Calibration, melanomas: int, targets: Targets) -> str:
     needed = fewest_examples(targets.sensitivity, targets.confidence)
     share, confidence = _percent(targets.sensitivity), _percent(targets.confidence)
     if melanomas < needed:
@@ -112,6 +112,8 @@ def _review(melanomas: int, targets: Targets) -> str:
             f"{_count(melanomas, 'melanoma')} cannot prove a sensitivity of {share} with {confidence} "
             f"confidence, which takes {needed}: everything is reviewed."
         )
+    if calibration.review == 0:
+        return "RISK is so low here that no threshold of four decimals is safe: everything is reviewed."
     return (
         f"With {confidence} confidence review finds at least {share} of melanomas and at least {share} of "
         "malignant and pre-malignant lesions, both at once."
