@@ -17,8 +17,19 @@ def to_fp16(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:
     converted: onnx.ModelProto = convert_float_to_float16(
         model, keep_io_types=True, node_block_list=list(kept)
     )
+    _drop_repeats(converted.graph)
     _undo_round_trips(converted.graph)
     return converted
+
+
+def _drop_repeats(graph: onnx.GraphProto) -> None:
+    """Keep one of each cast: since ONNX Runtime 1.31 a tensor that several kept nodes read is cast once for each,
+    to the same name."""
+    seen: set[str] = set()
+    for node in [node for node in graph.node if node.op_type == "Cast"]:
+        if node.output[0] in seen:
+            graph.node.remove(node)
+        seen.add(node.output[0])
 
 
 def _undo_round_trips(graph: onnx.GraphProto) -> None:
