@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 WEIGHTS = "open_clip_model.safetensors"
-RAREST = 1e-6  # share of a condition; thresholds on RISK have four decimals
+RAREST = 1e-6  # share of a condition; less is a mistake
 
 
 @dataclass(frozen=True)

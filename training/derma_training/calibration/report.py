@@ -113,7 +113,7 @@ def _review(calibration: Calibration, melanomas: int, targets: Targets) -> str:
             f"confidence, which takes {needed}: everything is reviewed."
         )
     if calibration.review == 0:
-        return "RISK is so low here that no threshold of four decimals is safe: everything is reviewed."
+        return "RISK is 0 for malignant lesions here, so no threshold finds them: everything is reviewed."
     return (
         f"With {confidence} confidence review finds at least {share} of melanomas and at least {share} of "
         "malignant and pre-malignant lesions, both at once."
