@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from derma_semantics.conditions import CODES
+from derma_semantics.numbers import significant
 from derma_training.bundle import Bundle, seal
 from derma_training.calibration import folders, recalibrate
 from derma_training.calibration.folders import replace_folder
@@ -64,7 +65,7 @@ def test_own_part(bundle, photos):
     assert "sensitivity 1.000 (n=5), specificity" in result.output
     card = (after.path / "MODEL_CARD.md").read_text()
     assert card.count("**Calibration.**") == 1
-    assert f'{after.calibration.review:.4f} is "review"' in card
+    assert f'{significant(after.calibration.review)} is "review"' in card
     assert "**Limits.**" in card
     assert str(photos) not in (after.path / "calibration.json").read_text() + card
     again = run(bundle.path, "--data", photos, "--sensitivity", "0.6", "--confidence", "0.85")

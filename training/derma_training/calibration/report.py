@@ -22,6 +22,7 @@ from derma_semantics.evaluation.metrics import (
     rate,
     triage_report,
 )
+from derma_semantics.numbers import significant
 from derma_training.bundle import Calibration
 from derma_training.calibration.conformal import GROUPS, in_group, prediction_sets, too_few
 from derma_training.calibration.risk_control import fewest_examples
@@ -82,15 +83,16 @@ def readable(calibration: Calibration) -> str:
     """Thresholds, sensitivity beside specificity, and the guarantees in plain words."""
     achieved, guarantees = calibration.report["achieved"], calibration.report["guarantees"]
     sets = achieved["prediction_set"]
+    review, urgent = significant(calibration.review), significant(calibration.urgent)
     lines = [
         f"on {calibration.report['calibration_set']['images']} images: "
         f"{calibration.report['calibration_set']['name']}",
-        f"review  at RISK {calibration.review:.4f}   melanoma    {_both(achieved['review']['melanoma'])}",
+        f"review  at RISK {review:<8} melanoma    {_both(achieved['review']['melanoma'])}",
         f"                         malignancy  {_both(achieved['review']['malignancy'])}",
-        f"urgent  at RISK {calibration.urgent:.4f}   malignancy  {_both(achieved['urgent']['malignancy'])}",
+        f"urgent  at RISK {urgent:<8} malignancy  {_both(achieved['urgent']['malignancy'])}",
         f"prediction sets          coverage {sets['coverage']['value']:.3f}, "
         f"mean size {sets['mean_size']:.2f} of {len(CODES)}",
-        "  from  " + "  ".join(f"{code} {low:.4f}" for code, low in calibration.prediction_set.items()),
+        "  from  " + "  ".join(f"{c} {significant(low)}" for c, low in calibration.prediction_set.items()),
         *guarantees.values(),
         ASSUMPTIONS["exchangeability"],
     ]
