@@ -1,6 +1,7 @@
 """What a calibration achieved and what it promises, for ``calibration.json`` and for people.
 
-facts = report(calibration, probabilities, risk, labels, name="calibration part", targets=targets)
+about = {"name": "calibration part", "prevalence_from": "the bundle's training lesions"}
+facts = report(calibration, probabilities, risk, labels, **about, targets=targets)
 facts["achieved"]["review"]["melanoma"]["sensitivity"]["interval_95"]
 print(readable(calibration))
 """
@@ -26,6 +27,7 @@ from derma_semantics.numbers import significant
 from derma_training.bundle import Calibration
 from derma_training.calibration.conformal import GROUPS, in_group, prediction_sets, too_few
 from derma_training.calibration.risk_control import fewest_examples
+from derma_training.calibration.scaling import BY_HAND
 from derma_training.calibration.targets import MARGIN, Targets
 
 METHODS = {
@@ -41,6 +43,8 @@ ASSUMPTIONS = {
     "intervals": "Achieved values are those on the calibration set; intervals are Clopper-Pearson 95 %.",
 }
 
+NOT_OF_THESE = "The guarantees hold only if that was not taken from the calibration images."
+
 
 def report(
     calibration: Calibration,
@@ -49,6 +53,7 @@ def report(
     labels: Ints,
     *,
     name: str,
+    prevalence_from: str,
     targets: Targets,
 ) -> dict[str, Any]:
     """Targets, achieved values with their counts, guarantees and assumptions.
@@ -56,6 +61,8 @@ def report(
     Args:
         probabilities: at the calibration's temperature and bias, shape (N, 7).
         risk: what follows from them at its prevalence, shape (N,).
+        name: what the calibration set is.
+        prevalence_from: see ``Scaling``.
     """
     return {
         "targets": asdict(targets),
@@ -75,7 +82,8 @@ def report(
             "urgent": _urgent(int((~MALIGNANT[labels]).sum()), targets),
             "prediction_set": _set_guarantee(labels, targets),
         },
-        "assumes": {**ASSUMPTIONS, "prevalence": _prevalence(calibration)},
+        "assumes": {**ASSUMPTIONS, "prevalence": _prevalence(calibration, prevalence_from)},
+        "prevalence_from": prevalence_from,
     }
 
 
@@ -95,6 +103,7 @@ def readable(calibration: Calibration) -> str:
         "  from  " + "  ".join(f"{c} {significant(low)}" for c, low in calibration.prediction_set.items()),
         *guarantees.values(),
         ASSUMPTIONS["exchangeability"],
+        calibration.report["assumes"]["prevalence"],
     ]
     return "\n".join(lines)
 
@@ -152,15 +161,16 @@ def _both(detection: dict[str, Any]) -> str:
     )
 
 
-def _prevalence(calibration: Calibration) -> str:
+def _prevalence(calibration: Calibration, source: str) -> str:
     shares = calibration.frequencies
-    if len(set(shares)) == 1:
-        return "Probabilities and RISK are those of a clinic that sees all conditions equally often."
-    named = ", ".join(f"{code} {share:.1%}" for code, share in zip(CODES, shares, strict=True))
-    return (
-        "Probabilities are those of a clinic that sees all conditions equally often, RISK that of one that "
-        f"sees {named}."
+    named = ", ".join(f"{code} {100 * share:.3g}%" for code, share in zip(CODES, shares, strict=True))
+    said = (
+        "Probabilities and RISK are those of a clinic that sees all conditions equally often."
+        if len(set(shares)) == 1
+        else "Probabilities are those of a clinic that sees all conditions equally often, RISK that of one "
+        f"that sees {named} ({source})."
     )
+    return f"{said} {NOT_OF_THESE}" if source == BY_HAND else said
 
 
 def _count(number: int, what: str) -> str:
