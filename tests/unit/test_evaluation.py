@@ -443,6 +443,10 @@ def test_no_figure_stands_alone(written):
         assert line.count("sensitivity") == line.count("specificity")
     assert f"   accuracy {written[1]['accuracy']:.3f}" in text
     assert "official scorer     isic-challenge-scoring" in text
+    older = {key: value for key, value in written[1].items() if key != "risk"}
+    assert set(text.splitlines()) - set(summary(older).splitlines()) == {
+        line for line in text.splitlines() if line.startswith("RISK ")
+    }
 
     def check(node):
         if isinstance(node, dict):

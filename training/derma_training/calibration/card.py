@@ -16,8 +16,8 @@ PARAGRAPH = """{heading} Temperature {temperature:.3f}{biases} from {scaling}; t
 {images} images, {name}.
 RISK at or above {review} is "review", at or above {urgent} "urgent". {guarantees}
 {exchangeability} {prevalence}"""
-STALE = """What the card says of triage and of calibration error was measured before this calibration:
-`derma-train evaluate` measures it anew."""
+STALE = """What the card says of triage, of RISK, of prediction sets and of calibration error was measured
+before this calibration: `derma-train evaluate` measures it anew."""
 
 
 def calibration_paragraph(calibration: Calibration) -> str:
