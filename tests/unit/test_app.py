@@ -366,6 +366,7 @@ def test_the_model_card_has_figures_and_digests(client):
     interval = f"95\u00a0% interval {low}–{high}\u00a0%, n = {found['n']}"
     assert f"sensitivity {value}\u00a0% ({interval}); specificity" in html
     assert "Mostly light skin" in html
+    assert client.served.calibration["assumes"]["prevalence"] in html
     assert f"Risk score {significant(client.served.calibration['review'])} and above." in html
 
 

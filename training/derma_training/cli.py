@@ -183,9 +183,10 @@ def calibrate(
 
     Without --all, on the images that the bundle kept aside for calibration.
 
-    RISK weighs conditions by how frequent they are: as --prevalence says, else as the bundle has it. A
-    bundle of older code has no prevalence: then its training lesions in --data are counted, or with --all
-    all conditions stay equally frequent. What is printed says which it was, and calibration.json as well.
+    RISK is the probability of a malignant or pre-malignant lesion at the bundle's prevalence: that of its
+    training lesions, unless it was given by hand. It stays as it is unless --prevalence gives another. A
+    bundle of older code has none: then its training lesions in --data are counted, or with --all all
+    conditions stay equally frequent. What is printed and calibration.json say which it is, and from where.
     """
     from derma_training.bundle import Bundle
     from derma_training.calibration.recalibrate import everything_of, missing_prevalence, recalibrate

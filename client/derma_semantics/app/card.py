@@ -57,12 +57,13 @@ def _measured(measured: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _levels(calibration: Mapping[str, Any]) -> dict[str, str | None]:
     promises = calibration.get("guarantees", {})
-    return {
+    levels: dict[str, str | None] = {
         texts.first_upper(level): f"Risk score {significant(calibration[level])} and above. "
         f"{promises.get(level, '')}"
         for level in ("review", "urgent")
         if level in calibration
     }
+    return {**levels, "Prevalence": calibration.get("assumes", {}).get("prevalence")}
 
 
 def _section(title: str, rows: dict[str, str | None], name: str = "") -> Markup:

@@ -167,8 +167,8 @@ def _prevalence(calibration: Calibration, source: str) -> str:
     said = (
         "Probabilities and RISK are those of a clinic that sees all conditions equally often."
         if len(set(shares)) == 1
-        else "Probabilities are those of a clinic that sees all conditions equally often, RISK that of one "
-        f"that sees {named} ({source})."
+        else "Probabilities are those of a clinic that sees all conditions equally often. RISK is the "
+        f"probability of a malignant or pre-malignant lesion at the bundle's prevalence: {named} ({source})."
     )
     return f"{said} {NOT_OF_THESE}" if source == BY_HAND else said
 
