@@ -58,8 +58,8 @@ class Diagnosis:
 
     Attributes:
         differential: the seven conditions, most probable first.
-        risk: probability of a malignant or pre-malignant condition, in [0, 1], where conditions are as
-            frequent as the bundle was calibrated for.
+        risk: probability of a malignant or pre-malignant lesion at the bundle's prevalence, in [0, 1]: that
+            of its training lesions, unless it was given by hand.
         triage: routine, review or urgent, by the bundle's calibrated thresholds.
         prediction_set: the conditions that remain possible at ``contract.SET_COVERAGE``, most
             probable first; never empty.
@@ -92,8 +92,8 @@ class Diagnosis:
     def at_prevalence(self, prevalence: Mapping[str, float]) -> dict[str, float]:
         """Probabilities by condition code where conditions are this frequent, most probable first.
 
-        Naming, ``risk`` and ``triage`` stay as they are: all equally frequent for the name, as frequent as
-        the bundle was calibrated for with the others.
+        It changes no answer. The name goes by equally frequent conditions, ``risk`` and ``triage`` go by the
+        bundle's prevalence.
 
         Args:
             prevalence: how frequent each of the seven is where the photographs come from: shares or counts.

@@ -23,6 +23,7 @@ from derma_semantics.conditions import CODES, CONDITIONS
 from derma_semantics.contract import MAX_ENCODED_BYTES, RANDOM_WEIGHTS, Triage
 from derma_semantics.diagnosis import Diagnosis, Finding, ServedBundle
 from derma_semantics.errors import CorruptImage, InvalidRequest, ServiceUnavailable
+from derma_semantics.numbers import significant
 from derma_semantics.preprocess import crop_box
 from derma_semantics.saliency import Explanation
 from derma_semantics.synthetic import draw
@@ -180,23 +181,29 @@ def test_the_differential_has_every_condition_and_its_definitions(client):
 @pytest.mark.parametrize(
     ("probabilities", "risk", "triage", "tone", "words"),
     [
-        (MELANOMA, 0.83, 2, "red", ["High risk", "Melanoma ranks first", "{urgent:.4f} and above is urgent"]),
+        (MELANOMA, 0.83, 2, "red", ["High risk", "Melanoma ranks first", "; {urgent} and above is urgent"]),
         (
             MELANOMA,
             0.3,
             1,
             "red",
-            ["High risk", "always raises this alert", "{review:.4f} and above is review"],
+            [
+                "High risk",
+                "always raises this alert",
+                "; {review} and above is review, {urgent} and above urgent",
+            ],
         ),
         (NEVUS, 0.7, 2, "red", ["High risk", "The risk score is 0.7000"]),
         (NEVUS, 0.2, 1, "amber", ["Review", "not alarming, but not safe to set aside"]),
-        (NEVUS, 0.05, 0, "neutral", ["Routine", "below {review:.4f} is routine", "does not rule out cancer"]),
+        (NEVUS, 0.0083996, 0, "neutral", ["The risk score is 0.008399; below 0.008400 is routine"]),
+        (NEVUS, 0.05, 0, "neutral", ["Routine", "; below {review} is routine", "does not rule out cancer"]),
     ],
 )
 def test_alerts(bundle, probabilities, risk, triage, tone, words):
     html = shown(opened(FakeClient(bundle, probabilities, risk, Triage(triage)), "Sample"))
     assert f"derma-box {tone}" in html
-    assert all(word.format(**bundle.calibration) in html for word in words)
+    thresholds = {level: significant(bundle.calibration[level]) for level in ("review", "urgent")}
+    assert all(word.format(**thresholds) in html for word in words)
     level = "urgent" if triage == 2 else "review"
     promise = texts.typeset(texts.first_lower(bundle.calibration["guarantees"][level]))
     assert f"Set for: {promise}" in html
@@ -359,6 +366,8 @@ def test_the_model_card_has_figures_and_digests(client):
     interval = f"95\u00a0% interval {low}–{high}\u00a0%, n = {found['n']}"
     assert f"sensitivity {value}\u00a0% ({interval}); specificity" in html
     assert "Mostly light skin" in html
+    assert client.served.calibration["assumes"]["prevalence"] in html
+    assert f"Risk score {significant(client.served.calibration['review'])} and above." in html
 
 
 def batch_of(page, *files):
@@ -367,10 +376,13 @@ def batch_of(page, *files):
 
 
 def test_a_batch_is_a_table_and_a_list_of_failures(client, jpeg):
+    client.risk = 0.0083996
     page = batch_of(opened(client), ("a.jpg", jpeg(1)), (f"{SCRIPT}.jpg", b"bad"), ("c.jpg", jpeg(3)))
     table = page.dataframe[0].value
     assert list(table["Image"]) == ["a.jpg", "c.jpg"]
     assert list(table["Probability"]) == [72.0, 72.0]
+    assert list(table["Risk score"]) == [client.risk] * 2  # shown with the digits that the alert has
+    assert b"0.008399" in page.dataframe[0].proto.arrow_data.styler.display_values
     assert list(table["Alert"]) == ["High risk", "High risk"]
     assert "1 image was not classified" in shown(page)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.jpg: The JPEG is truncated." in shown(page)

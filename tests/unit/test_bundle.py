@@ -1,6 +1,7 @@
 """Bundles: sealed, checked, and refused when altered."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -147,6 +148,6 @@ def test_prevalence_names_every_condition_or_none():
     assert Calibration(prevalence=counts).frequencies == pytest.approx([n / 25 for n in counts.values()])
     with pytest.raises(BundleError, match="prevalence must name MEL, NV, .* and names MEL, NV"):
         Calibration(prevalence={"MEL": 1, "NV": 2})
-    for wrong in (0, -1, 1e-6, 1e308, float("inf"), float("nan")):
+    for wrong in (0, -1, 1e-6, 1e308, math.inf, math.nan, "1", None, [1]):
         with pytest.raises(BundleError, match="prevalence must be finite"):
             Calibration(prevalence=counts | {"DF": wrong})

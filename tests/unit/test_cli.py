@@ -78,7 +78,9 @@ def test_alerts(run):
     melanoma = run({"a.jpg": diagnosis(Triage.ROUTINE, "MEL")}, "a.jpg").output
     assert "HIGH RISK: best match melanoma, triage routine" in melanoma
     assert "HIGH RISK" not in run({"a.jpg": diagnosis(Triage.REVIEW, "AKIEC")}, "a.jpg").output
-    assert "review: risk 0.4000" in run({"a.jpg": diagnosis(Triage.REVIEW, risk=0.4)}, "a.jpg").output
+    review = run({"a.jpg": diagnosis(Triage.REVIEW, risk=0.00049999)}, "a.jpg").output
+    assert "review: risk 0.0004999," in review
+    assert "risk 0.0004999   triage review" in review
 
 
 def test_json_is_one_object_a_line(run):

@@ -15,6 +15,7 @@ from derma_semantics.conditions import CODES
 from derma_semantics.evaluation import metrics, official
 from derma_semantics.evaluation.bootstrap import intervals_95, resamples
 from derma_semantics.evaluation.metrics import UNDECIDED, measure
+from derma_semantics.evaluation.plots import draw_risk
 from derma_semantics.evaluation.report import Answers, report_on, write_report
 from derma_semantics.evaluation.subgroups import age_band, subgroups
 from derma_semantics.evaluation.summary import summary
@@ -98,6 +99,22 @@ def test_risk_by_hand():
     assert report["expected_calibration_error"] == pytest.approx((4 * 0.15 + 0.1) / 5)
     nothing = metrics.risk_report(np.zeros(6), labels, np.zeros(6, bool))
     assert (nothing["mean"], nothing["expected_calibration_error"]) == (None, None)
+
+
+def test_bins_of_risk_hold_about_as_many_and_part_no_equals():
+    risk, labels = np.arange(200) / 200, np.repeat([1, 0], 100)
+    rows = metrics.risk_bins(risk, labels)
+    assert [row["malignant"]["n"] for row in rows] == [20] * 10
+    assert [row["malignant"]["value"] for row in rows] == [0] * 5 + [1] * 5
+    assert rows[0]["risk"] == pytest.approx(9.5 / 200)
+    assert rows[0]["malignant"]["interval_95"] == [0, pytest.approx(1 - 0.025 ** (1 / 20))]
+    tied = metrics.risk_bins(np.repeat([0.0, 0.5, 0.7], [120, 70, 10]), labels)
+    assert [(row["risk"], row["malignant"]["n"]) for row in tied] == [
+        (0, 120),
+        (0.5, 70),
+        (pytest.approx(0.7), 10),
+    ]
+    assert metrics.risk_bins(risk[:0], labels[:0]) == []
 
 
 def test_ranking_at_prevalence_by_hand():
@@ -407,6 +424,16 @@ def test_plots_survive_what_is_missing(tmp_path):
     assert "- " in summary(report)
 
 
+@pytest.mark.parametrize(("label", "risk"), [(1, 0.0), (1, 0.2), (0, 0.9), (0, 1e-12)])
+def test_risk_is_drawn_on_logarithmic_axes_whatever_it_is(tmp_path, label, risk):
+    """Zeros, bins with none or only malignant ones, and thresholds at the ends."""
+    labels, given = np.full(30, label), np.linspace(risk, risk / 2, 30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_risk(tmp_path / "risk.png", given, labels, {"review": 0.0, "urgent": 1.0})
+    assert (tmp_path / "risk.png").stat().st_size > 5000
+
+
 def test_no_figure_stands_alone(written):
     """Accuracy only beside balanced accuracy, sensitivity only beside specificity."""
     text = summary(written[1])
@@ -416,6 +443,10 @@ def test_no_figure_stands_alone(written):
         assert line.count("sensitivity") == line.count("specificity")
     assert f"   accuracy {written[1]['accuracy']:.3f}" in text
     assert "official scorer     isic-challenge-scoring" in text
+    older = {key: value for key, value in written[1].items() if key != "risk"}
+    assert set(text.splitlines()) - set(summary(older).splitlines()) == {
+        line for line in text.splitlines() if line.startswith("RISK ")
+    }
 
     def check(node):
         if isinstance(node, dict):

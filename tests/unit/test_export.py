@@ -18,6 +18,7 @@ from derma_export.exporter import Task
 from derma_export.facts import facts
 from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.samples import folder_samples, synthetic_samples
+from derma_semantics.conditions import CODES
 from derma_semantics.contract import FACTS, MODELS, NETWORK
 from derma_training.bundle import Bundle, Calibration, seal, write_calibration
 from derma_training.classifier import Answers, Classifier
@@ -284,9 +285,11 @@ def test_a_bundle_that_states_little(mini, tmp_path):
     folder = shutil.copytree(mini, tmp_path / "bare")
     for name in ("metrics.json", "MODEL_CARD.md"):
         (folder / name).unlink()
-    write_calibration(folder, Calibration(review=0.2, urgent=0.7))
+    rare = dict.fromkeys(CODES, 1.0) | {"MEL": 1.23456e-5}
+    write_calibration(folder, Calibration(review=1.234e-5, urgent=0.7, prevalence=rare))
     calibration, card = (json.loads(text) for text in facts(seal(folder, name="bare")).values())
-    assert calibration == {"review": 0.2, "urgent": 0.7}
+    told = dict.fromkeys(CODES, 1.0) | {"MEL": 1.235e-5}
+    assert calibration == {"review": 1.234e-5, "urgent": 0.7, "prevalence": told}
     assert card == {}
 
 

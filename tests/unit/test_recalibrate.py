@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from derma_semantics.conditions import CODES
+from derma_semantics.numbers import significant
 from derma_training.bundle import Bundle, seal
 from derma_training.calibration import folders, recalibrate
 from derma_training.calibration.folders import replace_folder
@@ -64,7 +65,7 @@ def test_own_part(bundle, photos):
     assert "sensitivity 1.000 (n=5), specificity" in result.output
     card = (after.path / "MODEL_CARD.md").read_text()
     assert card.count("**Calibration.**") == 1
-    assert f'{after.calibration.review:.4f} is "review"' in card
+    assert f'{significant(after.calibration.review)} is "review"' in card
     assert "**Limits.**" in card
     assert str(photos) not in (after.path / "calibration.json").read_text() + card
     again = run(bundle.path, "--data", photos, "--sensitivity", "0.6", "--confidence", "0.85")
@@ -93,24 +94,83 @@ def test_everything_but_not_what_training_saw(bundle, photos):
     assert "the data lacks 35 of 35 images" in missing.output
 
 
-def test_prevalence(bundle, photos):
-    """Of the images that trained it, of the bundle as it is, or as somebody says."""
-    (photos / "MEL" / "MEL_6.png").unlink()  # two of each condition trained it but for this
-    aims = ("--data", photos, "--sensitivity", "0.6", "--confidence", "0.85")
-    assert run(bundle.path, *aims).exit_code == 0
+AIMS = ("--sensitivity", "0.6", "--confidence", "0.85")
+SAID = "MEL = 40, NV=900,BCC=30,AKIEC=10,BKL=10,DF=5,VASC=5"
+SHARES = [0.04, 0.9, 0.03, 0.01, 0.01, 0.005, 0.005]
+
+
+def older(bundle, **parts):
+    """As older code made it, without a prevalence, and with more parts in its split."""
+    told = json.loads((bundle.path / "calibration.json").read_text())
+    del told["prevalence"]
+    (bundle.path / "calibration.json").write_text(json.dumps(told))
+    split = json.loads((bundle.path / "split.json").read_text())
+    (bundle.path / "split.json").write_text(json.dumps({**split, **parts}))
+    return seal(bundle.path, name="older")
+
+
+def test_the_bundle_keeps_its_prevalence(bundle, photos):
+    """From one calibration to the next, until somebody gives another, which is then kept as well."""
+    assert run(bundle.path, "--data", photos, *AIMS).exit_code == 0
+    kept = Bundle.open(bundle.path).calibration
+    assert kept.frequencies == pytest.approx(bundle.calibration.frequencies)
+    assert kept.report["prevalence_from"] == "kept from an earlier calibration"
+    said = run(bundle.path, "--data", photos, *AIMS, "--prevalence", SAID)
+    assert said.exit_code == 0
+    again = run(bundle.path, "--data", photos)
+    for result in (said, again):
+        assert "MEL 4%, NV 90%" in result.output
+        assert "(given by hand). The guarantees hold only if that was not taken from" in result.output
+    calibration = Bundle.open(bundle.path).calibration
+    assert calibration.frequencies == pytest.approx(SHARES)
+    assert calibration.report["prevalence_from"] == "given by hand"
+    assert "not taken from the calibration images" in (bundle.path / "MODEL_CARD.md").read_text()
+
+
+def test_an_older_bundle_counts_what_trained_it(bundle, photos):
+    """Of the images that it names, not of others that it does not know."""
+    older(bundle, train=["MEL_5", *(f"{code}_{number}" for code in CODES[1:] for number in (5, 6))])
+    result = run(bundle.path, "--data", photos, *AIMS)
+    assert result.exit_code == 0, result.output
+    assert "MEL 10%, NV 15%" in result.output
+    assert "(the bundle's training lesions)" in result.output
     known = Bundle.open(bundle.path).calibration
     assert known.frequencies == pytest.approx([2 / 20, *[3 / 20] * 6])
-    assert "MEL 10.0%, NV 15.0%" in known.report["assumes"]["prevalence"]
-    assert "MEL 10.0%, NV 15.0%" in (bundle.path / "MODEL_CARD.md").read_text()
+    assert known.report["prevalence_from"] == "the bundle's training lesions"
+    assert "MEL 10%, NV 15%" in (bundle.path / "MODEL_CARD.md").read_text()
     for path in photos.glob("*/*.png"):
         path.rename(path.with_name(f"clinic-{path.name}"))
-    assert run(bundle.path, *aims, "--all").exit_code == 0
-    assert Bundle.open(bundle.path).calibration.prevalence == known.prevalence
-    said = "MEL = 40, NV=900,BCC=30,AKIEC=10,BKL=10,DF=5,VASC=5"
-    assert run(bundle.path, *aims, "--all", "--prevalence", said).exit_code == 0
-    assert Bundle.open(bundle.path).calibration.frequencies == pytest.approx(
-        [0.04, 0.9, 0.03, 0.01, 0.01, 0.005, 0.005]
+    assert run(bundle.path, "--data", photos, *AIMS, "--all").exit_code == 0
+    after = Bundle.open(bundle.path).calibration
+    assert after.prevalence == known.prevalence
+    assert after.report["prevalence_from"] == "the bundle's training lesions"
+
+
+def test_a_bundle_that_names_no_training_images_counts_what_it_does_not_hold_out(bundle, photos):
+    older(bundle, validation=["MEL_6"])
+    assert run(bundle.path, "--data", photos, *AIMS).exit_code == 0
+    known = Bundle.open(bundle.path).calibration
+    assert known.frequencies == pytest.approx([2 / 20, *[3 / 20] * 6])
+    assert known.report["prevalence_from"] == "lesions that the bundle does not hold out"
+
+
+def test_without_any_prevalence_all_stay_equally_frequent_until_some_can_be_counted(bundle, photos):
+    older(bundle)
+    names = {path: path.with_name(f"clinic-{path.name}") for path in photos.glob("*/*.png")}
+    for path, other in names.items():
+        path.rename(other)
+    result = run(bundle.path, "--data", photos, *AIMS, "--all")
+    assert (
+        "Probabilities and RISK are those of a clinic that sees all conditions equally often" in result.output
     )
+    equal = Bundle.open(bundle.path).calibration
+    assert equal.frequencies == pytest.approx([1 / 7] * 7)
+    assert equal.report["prevalence_from"] == "nothing was counted"
+    for path, other in names.items():
+        other.rename(path)
+    (photos / "MEL" / "MEL_6.png").unlink()
+    assert run(bundle.path, "--data", photos, *AIMS).exit_code == 0
+    assert Bundle.open(bundle.path).calibration.frequencies == pytest.approx([2 / 20, *[3 / 20] * 6])
 
 
 REST = "NV=1,BCC=1,AKIEC=1,BKL=1,DF=1,VASC=1"

@@ -105,6 +105,7 @@ def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     assert metrics["split"]["images"] == counts
     assert set(metrics["text"]) == {"wording", "head"}
     assert sorted(bundle.calibration.bias) == sorted(CODES)
+    assert bundle.calibration.report["prevalence_from"] == "the bundle's training lesions"
     result = run("evaluate", out, "--data", photos, "--json")
     assert result.exit_code == 0, result.output
     measured = json.loads(result.stdout)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 WEIGHTS = "open_clip_model.safetensors"
-RAREST = 1e-6  # share of a condition; thresholds on RISK have four decimals
+RAREST = 1e-6  # share of a condition; less is a mistake
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,7 @@ class Calibration:
         if self.prevalence and self.prevalence.keys() != set(CODES):
             named = ", ".join(self.prevalence)
             raise BundleError(f"prevalence must name {', '.join(CODES)}, and names {named}")
-        if (
-            not all(0 < value < math.inf for value in self.prevalence.values())
-            or min(self.frequencies) < RAREST
-        ):
+        if not _frequent(self.prevalence.values()) or min(self.frequencies) < RAREST:
             raise BundleError(f"prevalence must be finite, no share below {RAREST}, got {self.prevalence}")
         for code, lowest in self.prediction_set.items():
             if code not in CODES or not 0 <= lowest <= 1:
@@ -172,6 +170,11 @@ class Bundle:
         """Folder of the LoRA adapter in PEFT's format; None where nothing is to be merged."""
         folder = self.path / "adapter"
         return folder if (folder / "adapter_config.json").is_file() else None
+
+
+def _frequent(values: Iterable[object]) -> bool:
+    """Whether all are numbers above 0 and below infinity."""
+    return all(isinstance(value, (int, float)) and 0 < value < math.inf for value in values)
 
 
 def write_prompts(folder: Path) -> None:

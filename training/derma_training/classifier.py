@@ -26,7 +26,7 @@ class Answers(NamedTuple):
     """The network's outputs, in the order of ``contract.NETWORK.outputs``.
 
     Shapes for a batch of B: probabilities (B, 7) fp32, all conditions equally frequent; risk (B, 1) fp32,
-    conditions as frequent as the calibration says; triage (B, 1) int32; prediction_set (B, 7) bool;
+    at the bundle's prevalence; triage (B, 1) int32; prediction_set (B, 7) bool;
     quality (B, 4) bool, see ``quality.REASONS``; embedding (B, D) fp32, unit length; bundle (B, 32) uint8,
     the sha256 of the bundle whose weights answered.
     """

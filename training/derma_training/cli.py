@@ -170,7 +170,7 @@ def compare(folders: tuple[Path, ...], as_json: bool) -> None:
     callback=counted,
     metavar="MEL=40,NV=900,...",
     help="How frequent the seven are where the bundle will answer, for RISK: shares or counts, of other "
-    "lesions than these images.",
+    "lesions than these images. By default as the bundle has it.",
 )
 def calibrate(
     folder: Path,
@@ -181,25 +181,31 @@ def calibrate(
 ) -> None:
     """Choose triage thresholds and prediction sets anew, and seal the bundle with them.
 
-    Without --all, on the images that the bundle kept aside for calibration, and RISK weighs conditions by
-    how frequent they are among those that trained it. With --all they stay as frequent as the bundle has
-    it, unless --prevalence says how frequent they are with you.
+    Without --all, on the images that the bundle kept aside for calibration.
+
+    RISK is the probability of a malignant or pre-malignant lesion at the bundle's prevalence: that of its
+    training lesions, unless it was given by hand. It stays as it is unless --prevalence gives another. A
+    bundle of older code has none: then its training lesions in --data are counted, or with --all all
+    conditions stay equally frequent. What is printed and calibration.json say which it is, and from where.
     """
     from derma_training.bundle import Bundle
-    from derma_training.calibration.recalibrate import everything_of, prevalence_among, recalibrate
+    from derma_training.calibration.recalibrate import everything_of, missing_prevalence, recalibrate
     from derma_training.calibration.report import readable
+    from derma_training.calibration.scaling import BY_HAND
     from derma_training.evaluate import part_of
-    from derma_training.recipe import bundle_parts
 
     with reported():
         targets, old = Targets(**shares), Bundle.open(folder)
-        images = read(data)
+        images, source = read(data), BY_HAND
         if everything:
             examples, name = everything_of(images, old), "every image of the data given"
         else:
             examples, name = part_of(old, images, "calibration"), "the bundle's calibration part"
-            prevalence = prevalence or prevalence_among(bundle_parts(old, images))
-        bundle = recalibrate(old, examples, name=name, prevalence=prevalence, targets=targets)
+            if prevalence is None:
+                prevalence, source = missing_prevalence(old, images)
+        bundle = recalibrate(
+            old, examples, name=name, prevalence=prevalence, prevalence_from=source, targets=targets
+        )
         click.echo(readable(bundle.calibration))
         click.echo(
             f"bundle {bundle.name} is now {bundle.digest[:12]}, was {old.digest[:12]}: export it again"

@@ -71,7 +71,7 @@ def part_of(bundle: Bundle, examples: Sequence[Example], part: str) -> list[Exam
 
 @torch.inference_mode()
 def _answers(bundle: Bundle, examples: Sequence[Example]) -> Answers:
-    classifier = Classifier.from_bundle(bundle)
+    classifier, calibration = Classifier.from_bundle(bundle), bundle.calibration
     pixels = load_pixels(examples)
     parts = [classifier(batch) for batch in tqdm(pixels.split(BATCH), desc="classifying", leave=False)]
     return Answers(
@@ -79,6 +79,7 @@ def _answers(bundle: Bundle, examples: Sequence[Example]) -> Answers:
         risk=torch.cat([part.risk for part in parts]).squeeze(1).double().numpy(),
         triage=torch.cat([part.triage for part in parts]).squeeze(1).long().numpy(),
         prediction_sets=torch.cat([part.prediction_set for part in parts]).numpy(),
+        thresholds={"review": calibration.review, "urgent": calibration.urgent},
     )
 
 

@@ -34,7 +34,7 @@ from derma_training.bundle import (
     write_prompts,
 )
 from derma_training.calibration.recalibrate import one_a_lesion, prevalence_among
-from derma_training.calibration.scaling import fit_scaling
+from derma_training.calibration.scaling import TRAINING, fit_scaling
 from derma_training.calibration.thresholds import calibrate
 from derma_training.card import DATA_LICENCE, INTENDED_USE, model_card
 from derma_training.classifier import Normalise
@@ -262,13 +262,17 @@ def finish(config: Config, parts: Parts, place: Place, commit: str | None) -> Bu
 
 
 def _calibration(bundle: Bundle, parts: Parts) -> Calibration:
-    """Scaling from the validation part, where there is one, and from the training part, of which it takes
-    the prevalence; thresholds from the calibration part."""
+    """Choose temperature, prevalence and thresholds.
+
+    The temperature comes from the validation part, or from the calibration part where there is none. The
+    prevalence is that of the training lesions. The thresholds come from the calibration part.
+    """
     write_calibration(bundle.path, Calibration())
     known = parts.validation or parts.calibration
     where = f"the bundle's {'validation' if parts.validation else 'calibration'} part"
     scaling = fit_scaling(answers(bundle, known)[0], labels(known).numpy(), name=where)
-    scaling = replace(scaling, prevalence=prevalence_among(parts) or scaling.prevalence)
+    if prevalence := prevalence_among(parts):
+        scaling = replace(scaling, prevalence=prevalence, prevalence_from=TRAINING)
     held_out = one_a_lesion(parts.calibration)
     probabilities = scaling.apply(answers(bundle, held_out)[0])
     name = "the bundle's calibration part"

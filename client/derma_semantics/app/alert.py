@@ -24,6 +24,7 @@ from derma_semantics.app.texts import (
 from derma_semantics.conditions import RiskLevel
 from derma_semantics.contract import Triage
 from derma_semantics.diagnosis import Diagnosis
+from derma_semantics.numbers import significant
 
 GROUPS = {"melanoma": "melanoma", "malignancy": "malignant or pre-malignant"}
 MEANING = {
@@ -78,16 +79,16 @@ def _why_high(diagnosis: Diagnosis) -> str:
 
 def _why(diagnosis: Diagnosis) -> str:
     """RISK against the thresholds, where the service states them."""
-    risk = f"The risk score is {diagnosis.risk:.4f}"
+    risk = f"The risk score is {significant(diagnosis.risk)}"
     stated = diagnosis.bundle.calibration or {}
     review, urgent = stated.get("review"), stated.get("urgent")
     if review is None or urgent is None:
         return f"{risk}: {diagnosis.triage.name.lower()}."
     if diagnosis.triage is Triage.URGENT:
-        return f"{risk}; {urgent:.4f} and above is urgent."
+        return f"{risk}; {significant(urgent)} and above is urgent."
     if diagnosis.triage is Triage.REVIEW:
-        return f"{risk}; {review:.4f} and above is review, {urgent:.4f} and above urgent."
-    return f"{risk}; below {review:.4f} is routine."
+        return f"{risk}; {significant(review)} and above is review, {significant(urgent)} and above urgent."
+    return f"{risk}; below {significant(review)} is routine."
 
 
 def _calibrated(diagnosis: Diagnosis) -> Markup:

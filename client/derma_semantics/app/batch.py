@@ -23,6 +23,7 @@ from derma_semantics.client import DermaClient
 from derma_semantics.contract import CLIENT_SUFFIXES
 from derma_semantics.diagnosis import Diagnosis
 from derma_semantics.errors import Overloaded, ServiceUnavailable
+from derma_semantics.numbers import significant
 
 COLOURS = {"High risk": "color: #b3261e; font-weight: 600", "Review": "color: #8a5a00"}
 
@@ -77,9 +78,9 @@ def _uploads(files: Iterable[UploadedFile]) -> Iterator[Upload]:
 def _table(answers: Answers) -> None:
     rows = [_row(name, answer) for name, answer in answers if isinstance(answer, Diagnosis)]
     if rows:
-        formats = {"Probability": "%.1f %%", "Risk score": "%.4f"}
-        columns = {name: st.column_config.NumberColumn(format=text) for name, text in formats.items()}
+        columns = {"Probability": st.column_config.NumberColumn(format="%.1f %%")}
         table = pd.DataFrame(rows).style.map(COLOURS.get, subset=["Alert"])
+        table = table.format(significant, subset=["Risk score"])  # still sorts as a number
         st.dataframe(table, hide_index=True, column_config=columns)
         st.caption(texts.EQUAL)
     if answers:

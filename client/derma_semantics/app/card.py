@@ -11,6 +11,7 @@ from typing import Any
 from derma_semantics.app import texts
 from derma_semantics.app.markup import Markup, box, element, show
 from derma_semantics.diagnosis import ServedBundle
+from derma_semantics.numbers import significant
 
 
 def render(served: ServedBundle | None) -> None:
@@ -56,11 +57,13 @@ def _measured(measured: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _levels(calibration: Mapping[str, Any]) -> dict[str, str | None]:
     promises = calibration.get("guarantees", {})
-    return {
-        texts.first_upper(level): f"Risk score {calibration[level]:.4f} and above. {promises.get(level, '')}"
+    levels: dict[str, str | None] = {
+        texts.first_upper(level): f"Risk score {significant(calibration[level])} and above. "
+        f"{promises.get(level, '')}"
         for level in ("review", "urgent")
         if level in calibration
     }
+    return {**levels, "Prevalence": calibration.get("assumes", {}).get("prevalence")}
 
 
 def _section(title: str, rows: dict[str, str | None], name: str = "") -> Markup:

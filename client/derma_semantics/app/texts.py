@@ -20,7 +20,8 @@ LIMITS = (
 SAMPLE = "Drawn by a program: no patient, and no disease."
 EQUAL = (
     "Probabilities assume that all seven conditions are equally frequent: they rank, and are no prevalence. "
-    "The risk score weighs them as the bundle's calibration says. "
+    "The risk score is the probability of a malignant or pre-malignant lesion at the bundle's prevalence: "
+    "that of its training lesions, unless it was given by hand. "
     "Any picture gets an answer, also one that shows no lesion."
 )
 SET = (

@@ -12,6 +12,7 @@ import click
 
 from derma_semantics.contract import RANDOM_WEIGHTS, SET_COVERAGE, Triage
 from derma_semantics.diagnosis import Diagnosis
+from derma_semantics.numbers import significant
 
 BAR = 30
 NOTICE = "Research use. Not a medical device."
@@ -55,7 +56,7 @@ def readable(path: Path, answer: Diagnosis) -> str:
     lines.append(f"  differential at {100 * SET_COVERAGE:.0f} %: {possible}")
     name = weights(answer.bundle.name or answer.bundle.digest)
     lines += [click.style(f"  {reason.hint}", fg="yellow") for reason in answer.quality]
-    lines.append(f"  risk {answer.risk:.4f}   triage {answer.triage.name.lower()}   {name}")
+    lines.append(f"  risk {significant(answer.risk)}   triage {answer.triage.name.lower()}   {name}")
     return "\n".join(lines) + "\n"
 
 
@@ -90,5 +91,5 @@ def _alert(answer: Diagnosis) -> str | None:
         text = f"  HIGH RISK: best match {best.name}, triage {answer.triage.name.lower()}"
         return click.style(text, fg="red", bold=True)
     if answer.triage is Triage.REVIEW:
-        return click.style(f"  review: risk {answer.risk:.4f}, best match {best.name}", fg="yellow")
+        return click.style(f"  review: risk {significant(answer.risk)}, best match {best.name}", fg="yellow")
     return None

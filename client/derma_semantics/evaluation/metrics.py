@@ -29,6 +29,7 @@ MELANOMA = CODES.index("MEL")
 MALIGNANT = np.array([condition.malignant for condition in CONDITIONS])
 UNDECIDED = -1
 BINS = 15
+RISK_BINS = 10
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -198,6 +199,20 @@ def reliability(probabilities: Floats, labels: Ints, bins: int = BINS) -> list[d
 def risk_reliability(risk: Floats, labels: Ints, bins: int = BINS) -> list[dict[str, Any]]:
     """The same by RISK: its mean is ``confidence``, the share of malignant ones ``accuracy``."""
     return _binned(risk, MALIGNANT[labels], bins)
+
+
+def risk_bins(risk: Floats, labels: Ints, bins: int = RISK_BINS) -> list[dict[str, Any]]:
+    """By RISK, into bins of about as many images each; equal ones share a bin.
+
+    Each bin's mean ``risk``, and the share that is ``malignant`` with its exact interval.
+    """
+    _, place, counts = np.unique(risk, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - counts / 2
+    index = np.floor(middle / max(len(risk), 1) * bins)[place]
+    return [
+        {"risk": float(risk[index == b].mean()), "malignant": rate(MALIGNANT[labels][index == b])}
+        for b in np.unique(index)
+    ]
 
 
 def mean_gap(rows: list[dict[str, Any]]) -> float | None:

@@ -3,13 +3,14 @@
     draw_confusion(Path("confusion.png"), report["confusion"])
     draw_roc(Path("roc.png"), probabilities, labels, report["triage"])
     draw_reliability(Path("reliability.png"), probabilities, labels)
+    draw_risk(Path("risk.png"), risk, labels, {"review": 0.0084, "urgent": 0.3498})
 
 Colours are Okabe and Ito's, which colour-blind readers tell apart; no display is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,22 @@ from sklearn.metrics import roc_curve
 from derma_semantics.conditions import CODES
 from derma_semantics.evaluation.metrics import (
     BINS,
+    MALIGNANT,
     MELANOMA,
     Floats,
     Ints,
     auc,
     mean_gap,
     reliability,
-    risk_reliability,
+    risk_bins,
 )
+from derma_semantics.numbers import significant
 
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#56B4E9", "#D55E00")
 # TRIAGE compares RISK with its thresholds, not the probability of melanoma.
 ROC_TITLE = "ROC, one condition against the rest\n(triage goes by RISK, so its points may lie off the curve)"
 GREY = "#777777"
+LOWEST_SHOWN = 1e-8  # RISK
 STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -102,33 +106,72 @@ def draw_roc(path: Path, probabilities: Floats, labels: Ints, triage: dict[str, 
 
 def draw_reliability(path: Path, probabilities: Floats, labels: Ints) -> None:
     """Accuracy against the probability of the first condition, and how often each occurs."""
-    _draw_bins(path, reliability(probabilities, labels), "probability of the first condition", "accuracy")
-
-
-def draw_risk(path: Path, risk: Floats, labels: Ints) -> None:
-    """The share of malignant and pre-malignant lesions against RISK, and how often each occurs."""
-    _draw_bins(path, risk_reliability(risk, labels), "RISK", "malignant or pre-malignant")
-
-
-def _draw_bins(path: Path, rows: list[dict[str, Any]], across: str, share: str) -> None:
+    rows = reliability(probabilities, labels)
     error, total = mean_gap(rows), sum(row["images"] for row in rows)
     centres = [(row["bin"] + 0.5) / BINS for row in rows]
     with _figure(path, (6.0, 6.8)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfect")
-        upper.bar(centres, [r["accuracy"] for r in rows], 0.9 / BINS, color=COLOURS[5], label=share)
+        upper.bar(centres, [r["accuracy"] for r in rows], 0.9 / BINS, color=COLOURS[5], label="accuracy")
         upper.plot(
             [r["confidence"] for r in rows],
             [r["accuracy"] for r in rows],
             "o-",
             color=COLOURS[1],
-            label=f"{share} at the bin's mean",
+            label="accuracy at the bin's mean",
         )
         found = "no answers" if error is None else f"ECE {error:.3f} ({BINS} bins, {total} images)"
-        upper.set(ylabel=share, ylim=(0, 1.02), title=f"Reliability: {found}")
+        upper.set(ylabel="accuracy", ylim=(0, 1.02), title=f"Reliability: {found}")
         upper.legend(loc="upper left")
         lower.bar(centres, [r["images"] for r in rows], 0.9 / BINS, color=COLOURS[1])
-        lower.set(xlabel=across, ylabel="images", xlim=(0, 1))
+        lower.set(xlabel="probability of the first condition", ylabel="images", xlim=(0, 1))
+
+
+def draw_risk(path: Path, risk: Floats, labels: Ints, thresholds: Mapping[str, float] | None = None) -> None:
+    """The share of malignant and pre-malignant lesions against RISK, how many there are, and thresholds.
+
+    Both axes are logarithmic, for most lesions have a RISK near 0. What is 0 stands at the edge.
+    """
+    rows = risk_bins(risk, labels)
+    seen = [value for row in rows for value in (row["risk"], row["malignant"]["value"]) if value > 0]
+    lowest = max(min([*seen, 0.01]) / 3, LOWEST_SHOWN)
+    with _figure(path, (6.4, 6.8)) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        upper.plot([lowest, 1], [lowest, 1], color=GREY, linewidth=1, linestyle=":", label="as RISK says")
+        _draw_shares(upper, rows, lowest)
+        edges = np.geomspace(lowest, 1, 41)
+        malignant = MALIGNANT[labels]
+        kinds = [risk[malignant].clip(lowest, 1), risk[~malignant].clip(lowest, 1)]
+        names = ["malignant or pre-malignant", "benign"]
+        lower.hist(kinds, edges, stacked=True, color=[COLOURS[6], COLOURS[5]], label=names)
+        for level, style in (("review", "--"), ("urgent", "-.")):
+            if (threshold := (thresholds or {}).get(level, 0)) > lowest:
+                upper.axvline(
+                    threshold, color=GREY, linestyle=style, label=f"{level}: {significant(threshold)}"
+                )
+                lower.axvline(threshold, color=GREY, linestyle=style)
+        title = f"How many lesions are malignant, by RISK\n({len(risk)} images, about as many in each bin)"
+        upper.set(ylabel="share malignant or pre-malignant", yscale="log", ylim=(lowest, 1.15), title=title)
+        lower.set(xlabel="RISK", ylabel="images", xscale="log", xlim=(lowest, 1.15))
+        upper.legend(loc="lower right")
+        lower.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+
+
+def _draw_shares(axes: Axes, rows: list[dict[str, Any]], lowest: float) -> None:
+    """Each bin's share with its interval; where none is malignant, the interval from the edge up."""
+    for row in rows:
+        low, high = row["malignant"]["interval_95"]
+        axes.plot([max(row["risk"], lowest)] * 2, [max(low, lowest), high], color=COLOURS[1], linewidth=1.5)
+    for some, marker, label in ((True, "o", "a bin"), (False, "v", "a bin with none")):
+        if chosen := [row for row in rows if (row["malignant"]["value"] > 0) == some]:
+            axes.plot(
+                [max(row["risk"], lowest) for row in chosen],
+                [max(row["malignant"]["value"], lowest) for row in chosen],
+                marker,
+                color=COLOURS[1],
+                clip_on=False,
+                label=f"{label}, 95 % interval",
+            )
 
 
 def _operating_point(axes: Axes, level: str, both: dict[str, Any], marker: str) -> None:

@@ -11,7 +11,7 @@ format, for the official scorer), ``confusion.png``, ``roc.png``, ``reliability.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,12 +52,14 @@ class Answers:
         risk: RISK, shape (N,); zero where there is no answer.
         triage: values of ``Triage``, shape (N,); -1 where there is no answer.
         prediction_sets: conformal sets, bool (N, 7), where the model gives them.
+        thresholds: on RISK, of ``review`` and ``urgent``, where they are known.
     """
 
     probabilities: Floats
     risk: Floats
     triage: Ints
     prediction_sets: Bools | None = None
+    thresholds: Mapping[str, float] | None = None
 
 
 def report_on(
@@ -91,7 +93,7 @@ def write_report(
     plots.draw_roc(out / "roc.png", answers.probabilities, labels, report["triage"])
     plots.draw_reliability(out / "reliability.png", answers.probabilities, labels)
     answered = is_answered(answers.probabilities)
-    plots.draw_risk(out / "risk.png", answers.risk[answered], labels[answered])
+    plots.draw_risk(out / "risk.png", answers.risk[answered], labels[answered], answers.thresholds)
     (out / METRICS).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def evaluate_service(
     """
     out.mkdir(parents=True, exist_ok=True)
     errors: dict[str, Exception] = {}
-    with Journal(out / JOURNAL, client.bundle().digest) as journal:
+    served = client.bundle()
+    with Journal(out / JOURNAL, served.digest) as journal:
         _check_foreign(journal, cases)
         progress(len(journal.names))
         for batch in _batches([case for case in cases if case.name not in journal.names]):
@@ -59,7 +61,8 @@ def evaluate_service(
             progress(len(batch))
         records = {record["image"]: record for record in journal.records()}
     _write_errors(out / ERRORS, errors)
-    return write_report(out, cases, _answers(cases, records), _facts(records, cases, errors), truth=truth)
+    answers = replace(_answers(cases, records), thresholds=served.calibration)
+    return write_report(out, cases, answers, _facts(records, cases, errors), truth=truth)
 
 
 def _check_foreign(journal: Journal, cases: Sequence[Case]) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from derma_semantics.conditions import CODES
 from derma_semantics.contract import Triage
@@ -48,7 +47,13 @@ def subgroups(cases: Sequence[Case], probabilities: Floats, risk: Floats, triage
         "sex": lambda case: case.sex or UNKNOWN,
         "site": lambda case: case.site or UNKNOWN,
     }
-    return {name: _by(way, cases, probabilities, risk, triage) for name, way in ways.items()}
+    return {
+        name: {
+            group: _core([cases[row] for row in rows], probabilities[rows], risk[rows], triage[rows])
+            for group, rows in _groups(way, cases).items()
+        }
+        for name, way in ways.items()
+    }
 
 
 def age_band(age: float | None) -> str:
@@ -58,13 +63,14 @@ def age_band(age: float | None) -> str:
     return next(name for end, name in AGE_BANDS if age < end)
 
 
-def _by(way: Callable[[Case], str], cases: Sequence[Case], *answers: NDArray[Any]) -> dict[str, Any]:
+def _groups(way: Callable[[Case], str], cases: Sequence[Case]) -> dict[str, list[int]]:
+    """Rows by group: ages in order, the unknown last."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, case in enumerate(cases):
         rows[way(case)].append(row)
     order = [name for _, name in AGE_BANDS]
     names = sorted(rows, key=lambda n: (n == UNKNOWN, order.index(n) if n in order else 0, n))
-    return {n: _core([cases[r] for r in rows[n]], *(given[rows[n]] for given in answers)) for n in names}
+    return {name: rows[name] for name in names}
 
 
 def _core(cases: Sequence[Case], probabilities: Floats, risk: Floats, triage: Ints) -> dict[str, Any]:

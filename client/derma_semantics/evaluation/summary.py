@@ -41,11 +41,12 @@ def _main(report: dict[str, Any]) -> Iterator[str]:
     yield f"                    {_both(review['malignancy'])} for malignancy"
     yield f"triage urgent       {_both(urgent['melanoma'])} for melanoma"
     yield f"                    {_both(urgent['malignancy'])} for malignancy"
-    risk = report["risk"]
-    yield (
-        f"RISK                AUC {_n(risk['malignancy_auc'])} for malignancy, mean {_n(risk['mean'])} where "
-        f"{_n(risk['malignant']['value'])} are malignant"
-    )
+    if risk := report.get("risk"):  # older reports have none
+        area, mean, malignant = risk["malignancy_auc"], risk["mean"], risk["malignant"]["value"]
+        yield (
+            f"RISK                AUC {_n(area)} for malignancy, mean {_n(mean)} where "
+            f"{_n(malignant)} are malignant"
+        )
     for level in (90, 95):
         key = f"melanoma_specificity_at_{level}_sensitivity"
         yield (

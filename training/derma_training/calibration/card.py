@@ -8,15 +8,16 @@ It is found again by its heading, and so can be replaced when a bundle is calibr
 
 from __future__ import annotations
 
+from derma_semantics.numbers import significant
 from derma_training.bundle import Calibration
 
 HEADING = "**Calibration.**"
 PARAGRAPH = """{heading} Temperature {temperature:.3f}{biases} from {scaling}; thresholds from
 {images} images, {name}.
-RISK at or above {review:.4f} is "review", at or above {urgent:.4f} "urgent". {guarantees}
+RISK at or above {review} is "review", at or above {urgent} "urgent". {guarantees}
 {exchangeability} {prevalence}"""
-STALE = """What the card says of triage and of calibration error was measured before this calibration:
-`derma-train evaluate` measures it anew."""
+STALE = """What the card says of triage, of RISK, of prediction sets and of calibration error was measured
+before this calibration: `derma-train evaluate` measures it anew."""
 
 
 def calibration_paragraph(calibration: Calibration) -> str:
@@ -25,8 +26,8 @@ def calibration_paragraph(calibration: Calibration) -> str:
     return PARAGRAPH.format(
         heading=HEADING,
         temperature=calibration.temperature,
-        review=calibration.review,
-        urgent=calibration.urgent,
+        review=significant(calibration.review),
+        urgent=significant(calibration.urgent),
         biases=" and a bias for each condition" if any(calibration.biases) else "",
         scaling=facts["scaling_fitted_on"],
         name=facts["calibration_set"]["name"],

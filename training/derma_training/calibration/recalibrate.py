@@ -1,9 +1,8 @@
 """Calibrating a sealed bundle anew: for other targets, or for a clinic's own images.
 
     bundle = Bundle.open("training/bundles/derma-mini")
-    parts = bundle_parts(bundle, read(data))
-    name = "the bundle's calibration part"
-    bundle = recalibrate(bundle, parts.calibration, prevalence=prevalence_among(parts), name=name)
+    examples = part_of(bundle, read(data), "calibration")
+    bundle = recalibrate(bundle, examples, name="the bundle's calibration part")
     bundle.digest                       # new: export it again
 
 The weights stay as they are. Killed at any moment, it leaves the old bundle or the new one.
@@ -14,14 +13,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from derma_training.bundle import Bundle, write_calibration
+from derma_training.bundle import Bundle, Calibration, write_calibration
 from derma_training.calibration.card import recalibrated_card
 from derma_training.calibration.folders import reseal
-from derma_training.calibration.scaling import Scaling, prevalence_of
+from derma_training.calibration.scaling import (
+    BY_HAND,
+    EARLIER,
+    NOT_HELD_OUT,
+    NOWHERE,
+    TRAINING,
+    Scaling,
+    prevalence_of,
+)
 from derma_training.calibration.targets import DEFAULTS, Targets
 from derma_training.calibration.thresholds import calibrate
 from derma_training.data import Example, Parts, labels
-from derma_training.evaluate import answers, split_names
+from derma_training.evaluate import answers, part_of, split_names
+from derma_training.start import trained_names
 
 CARD = "MODEL_CARD.md"
 
@@ -32,6 +40,7 @@ def recalibrate(
     *,
     name: str,
     prevalence: Sequence[float] | None = None,
+    prevalence_from: str = BY_HAND,
     targets: Targets = DEFAULTS,
 ) -> Bundle:
     """Choose thresholds on ``examples``, one a lesion, and seal the bundle with them.
@@ -42,6 +51,7 @@ def recalibrate(
         name: what the examples are, for the report.
         prevalence: how frequent conditions are, in the order of ``CODES``, from elsewhere than
             ``examples`` for the same reason; by default as the bundle has it.
+        prevalence_from: where that is from, for the report; the bundle's own keeps its record.
 
     Returns:
         The bundle under its new digest. Metrics stay those of the old calibration.
@@ -51,7 +61,13 @@ def recalibrate(
     old = bundle.calibration
     # Bundles of older code fitted their temperature where they chose their thresholds.
     fitted_on = old.report.get("scaling_fitted_on", "the bundle's calibration part")
-    scaling = Scaling(old.temperature, tuple(old.biases), fitted_on, tuple(prevalence or old.frequencies))
+    scaling = Scaling(
+        old.temperature,
+        tuple(old.biases),
+        fitted_on,
+        tuple(prevalence or old.frequencies),
+        prevalence_from if prevalence else _known_from(old),
+    )
     truth = labels(examples).numpy()
     calibration = calibrate(probabilities, truth, scaling, name=name, targets=targets)
 
@@ -68,6 +84,27 @@ def prevalence_among(parts: Parts) -> tuple[float, ...] | None:
     sources = {example.source for example in parts.calibration}
     same = one_a_lesion(example for example in parts.train if example.source in sources)
     return prevalence_of(labels(same).numpy()) if same else None
+
+
+def missing_prevalence(bundle: Bundle, images: Sequence[Example]) -> tuple[tuple[float, ...] | None, str]:
+    """How frequent conditions are where the bundle does not say so, and where that is from.
+
+    Counted among ``images`` that its split names as training, or where it names none among all that it
+    does not hold out. None where the bundle has a prevalence, or nothing can be counted.
+
+    Raises:
+        ValueError: ``images`` lack some of its calibration part.
+    """
+    if _known_from(bundle.calibration) != NOWHERE:
+        return None, NOWHERE
+    trained, named = trained_names(bundle), split_names(bundle)
+    train = [e for e in images if (e.name in trained if trained else e.name not in named)]
+    parts = Parts(train, calibration=part_of(bundle, images, "calibration"))
+    return prevalence_among(parts), TRAINING if trained else NOT_HELD_OUT
+
+
+def _known_from(calibration: Calibration) -> str:
+    return str(calibration.report.get("prevalence_from", EARLIER if calibration.prevalence else NOWHERE))
 
 
 def one_a_lesion(examples: Iterable[Example]) -> list[Example]:

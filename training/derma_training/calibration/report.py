@@ -1,6 +1,7 @@
 """What a calibration achieved and what it promises, for ``calibration.json`` and for people.
 
-facts = report(calibration, probabilities, risk, labels, name="calibration part", targets=targets)
+about = {"name": "calibration part", "prevalence_from": "the bundle's training lesions"}
+facts = report(calibration, probabilities, risk, labels, **about, targets=targets)
 facts["achieved"]["review"]["melanoma"]["sensitivity"]["interval_95"]
 print(readable(calibration))
 """
@@ -22,9 +23,11 @@ from derma_semantics.evaluation.metrics import (
     rate,
     triage_report,
 )
+from derma_semantics.numbers import significant
 from derma_training.bundle import Calibration
 from derma_training.calibration.conformal import GROUPS, in_group, prediction_sets, too_few
 from derma_training.calibration.risk_control import fewest_examples
+from derma_training.calibration.scaling import BY_HAND
 from derma_training.calibration.targets import MARGIN, Targets
 
 METHODS = {
@@ -40,6 +43,8 @@ ASSUMPTIONS = {
     "intervals": "Achieved values are those on the calibration set; intervals are Clopper-Pearson 95 %.",
 }
 
+NOT_OF_THESE = "The guarantees hold only if that was not taken from the calibration images."
+
 
 def report(
     calibration: Calibration,
@@ -48,6 +53,7 @@ def report(
     labels: Ints,
     *,
     name: str,
+    prevalence_from: str,
     targets: Targets,
 ) -> dict[str, Any]:
     """Targets, achieved values with their counts, guarantees and assumptions.
@@ -55,6 +61,8 @@ def report(
     Args:
         probabilities: at the calibration's temperature and bias, shape (N, 7).
         risk: what follows from them at its prevalence, shape (N,).
+        name: what the calibration set is.
+        prevalence_from: see ``Scaling``.
     """
     return {
         "targets": asdict(targets),
@@ -74,7 +82,8 @@ def report(
             "urgent": _urgent(int((~MALIGNANT[labels]).sum()), targets),
             "prediction_set": _set_guarantee(labels, targets),
         },
-        "assumes": {**ASSUMPTIONS, "prevalence": _prevalence(calibration)},
+        "assumes": {**ASSUMPTIONS, "prevalence": _prevalence(calibration, prevalence_from)},
+        "prevalence_from": prevalence_from,
     }
 
 
@@ -82,17 +91,19 @@ def readable(calibration: Calibration) -> str:
     """Thresholds, sensitivity beside specificity, and the guarantees in plain words."""
     achieved, guarantees = calibration.report["achieved"], calibration.report["guarantees"]
     sets = achieved["prediction_set"]
+    review, urgent = significant(calibration.review), significant(calibration.urgent)
     lines = [
         f"on {calibration.report['calibration_set']['images']} images: "
         f"{calibration.report['calibration_set']['name']}",
-        f"review  at RISK {calibration.review:.4f}   melanoma    {_both(achieved['review']['melanoma'])}",
+        f"review  at RISK {review:<8} melanoma    {_both(achieved['review']['melanoma'])}",
         f"                         malignancy  {_both(achieved['review']['malignancy'])}",
-        f"urgent  at RISK {calibration.urgent:.4f}   malignancy  {_both(achieved['urgent']['malignancy'])}",
+        f"urgent  at RISK {urgent:<8} malignancy  {_both(achieved['urgent']['malignancy'])}",
         f"prediction sets          coverage {sets['coverage']['value']:.3f}, "
         f"mean size {sets['mean_size']:.2f} of {len(CODES)}",
-        "  from  " + "  ".join(f"{code} {low:.4f}" for code, low in calibration.prediction_set.items()),
+        "  from  " + "  ".join(f"{c} {significant(low)}" for c, low in calibration.prediction_set.items()),
         *guarantees.values(),
         ASSUMPTIONS["exchangeability"],
+        calibration.report["assumes"]["prevalence"],
     ]
     return "\n".join(lines)
 
@@ -113,7 +124,7 @@ def _review(calibration: Calibration, melanomas: int, targets: Targets) -> str:
             f"confidence, which takes {needed}: everything is reviewed."
         )
     if calibration.review == 0:
-        return "RISK is so low here that no threshold of four decimals is safe: everything is reviewed."
+        return "RISK is 0 for malignant lesions here, so no threshold finds them: everything is reviewed."
     return (
         f"With {confidence} confidence review finds at least {share} of melanomas and at least {share} of "
         "malignant and pre-malignant lesions, both at once."
@@ -150,15 +161,16 @@ def _both(detection: dict[str, Any]) -> str:
     )
 
 
-def _prevalence(calibration: Calibration) -> str:
+def _prevalence(calibration: Calibration, source: str) -> str:
     shares = calibration.frequencies
-    if len(set(shares)) == 1:
-        return "Probabilities and RISK are those of a clinic that sees all conditions equally often."
-    named = ", ".join(f"{code} {share:.1%}" for code, share in zip(CODES, shares, strict=True))
-    return (
-        "Probabilities are those of a clinic that sees all conditions equally often, RISK that of one that "
-        f"sees {named}."
+    named = ", ".join(f"{code} {100 * share:.3g}%" for code, share in zip(CODES, shares, strict=True))
+    said = (
+        "Probabilities and RISK are those of a clinic that sees all conditions equally often."
+        if len(set(shares)) == 1
+        else "Probabilities are those of a clinic that sees all conditions equally often. RISK is the "
+        f"probability of a malignant or pre-malignant lesion at the bundle's prevalence: {named} ({source})."
     )
+    return f"{said} {NOT_OF_THESE}" if source == BY_HAND else said
 
 
 def _count(number: int, what: str) -> str:

@@ -25,12 +25,14 @@ import warnings
 import numpy as np
 from mapie.risk_control import BinaryClassificationController, BinaryRisk, false_positive_rate
 
-from derma_semantics.evaluation.metrics import Bools, Floats
+from derma_semantics.evaluation.metrics import Bools, Floats, Ints
 
-# Thresholds have four decimals, so the sequence of tests does not depend on the data. They keep
-# a distance from every image that they must hold, so that fp32 moves none across.
-DECIMALS = 4
-_MARGIN = 1e-6
+# Thresholds have four significant digits, so the sequence of tests does not depend on the data. They
+# keep a distance from every image that they must hold, so that fp32 moves none across: a share of the
+# value, because a softmax makes of a logit's error a relative one.
+DIGITS = 4
+LOWEST = 1e-15  # above 0
+_MARGIN = 1e-5
 
 _MISSES = BinaryRisk(
     risk_occurrence=lambda truth, flagged: flagged == 0,
@@ -73,15 +75,23 @@ def fewest_examples(share: float, confidence: float) -> int:
 
 
 def rounded_down(values: Floats) -> Floats:
-    """To four decimals in [0, 1], below each value by more than fp32 errs."""
-    steps = 10**DECIMALS
-    return np.asarray((np.floor((values - _MARGIN) * steps) / steps).clip(0, 1))
+    """To four significant digits in [0, 1], below each value by more than fp32 errs; 0 below ``LOWEST``."""
+    lower = values * (1 - _MARGIN)
+    steps = _steps(lower)
+    return np.where(lower < LOWEST, 0.0, (np.floor(lower * steps) / steps).clip(0, 1))
 
 
 def rounded_up(values: Floats) -> Floats:
-    """To four decimals in [0, 1], above each value by more than fp32 errs."""
-    steps = 10**DECIMALS
-    return np.asarray((np.ceil((values + _MARGIN) * steps) / steps).clip(0, 1))
+    """To four significant digits in [``LOWEST``, 1], above each value below 1 by more than fp32 errs."""
+    higher = np.maximum(values * (1 + _MARGIN), LOWEST)
+    steps = _steps(higher)
+    return np.asarray((np.ceil(higher * steps) / steps).clip(0, 1))
+
+
+def _steps(values: Floats) -> Ints:
+    """How many units of each value's last digit make 1; whole numbers, for floats would not be exact."""
+    exponents = np.floor(np.log10(values.clip(LOWEST, 1))).astype(np.int64)
+    return np.asarray(10 ** (DIGITS - 1 - exponents))
 
 
 def _controlled(
@@ -89,8 +99,8 @@ def _controlled(
 ) -> list[float]:
     """The thresholds of ``grid`` that pass.
 
-    It holds only thresholds at which a count of errors changes: the others of four decimals
-    would pass or fail with their neighbour.
+    It holds only thresholds at which a count of errors changes: the others of four significant
+    digits would pass or fail with their neighbour.
     """
     controller = BinaryClassificationController(
         predict_function=lambda given: np.column_stack([1 - given, given]),

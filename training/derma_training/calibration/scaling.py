@@ -1,7 +1,7 @@
 """From similarities to probabilities, by one temperature, and from these to RISK, by prevalence.
 
     scaling = fit_scaling(probabilities, labels)        # of the validation part
-    scaling = replace(scaling, prevalence=prevalence_of(training_labels))
+    scaling = replace(scaling, prevalence=prevalence_of(training_labels), prevalence_from=TRAINING)
     probabilities = scaling.apply(probabilities)        # (N, 7)
     scaling.risk(probabilities)                         # (N,)
 
@@ -28,6 +28,13 @@ from derma_semantics.prevalence import at_prevalence
 # Of the logarithm of the inverse temperature: 0.05 to 20.
 BOUNDS = (-3.0, 3.0)
 
+# Where a prevalence is from, as reports say it.
+TRAINING = "the bundle's training lesions"
+NOT_HELD_OUT = "lesions that the bundle does not hold out"
+BY_HAND = "given by hand"
+EARLIER = "kept from an earlier calibration"
+NOWHERE = "nothing was counted"
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -35,13 +42,14 @@ class Scaling:
 
     No bias is fitted any more: those of rare conditions, from six images, cost melanomas their rank
     (benchmarks/results/training.md). Bundles of older code keep theirs. ``fitted_on`` says on which images.
-    ``prevalence``, in the order of ``CODES``, is for RISK alone.
+    ``prevalence``, in the order of ``CODES``, is for RISK alone; ``prevalence_from`` says where it is from.
     """
 
     temperature: float = 1.0
     bias: tuple[float, ...] = (0.0,) * len(CODES)
     fitted_on: str = "nothing"
     prevalence: tuple[float, ...] = (1 / len(CODES),) * len(CODES)
+    prevalence_from: str = NOWHERE
 
     def apply(self, probabilities: Floats) -> Floats:
         """Scale probabilities of shape (N, 7)."""

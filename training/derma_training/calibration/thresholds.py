@@ -56,7 +56,10 @@ def calibrate(
         urgent=max(review, _urgent(risk, labels, targets)),
         prediction_set=set_thresholds(probabilities, labels, coverage=targets.coverage),
     )
-    facts = report(calibration, probabilities, risk, labels, name=name, targets=targets)
+    source = scaling.prevalence_from
+    facts = report(
+        calibration, probabilities, risk, labels, name=name, prevalence_from=source, targets=targets
+    )
     if scaling.fitted_on == name:
         facts["assumes"] = {**facts["assumes"], "scaling": SAME_IMAGES}
     return replace(calibration, report={**facts, "scaling_fitted_on": scaling.fitted_on})
