@@ -23,8 +23,10 @@ def to_fp16(model: onnx.ModelProto, kept: Sequence[str]) -> onnx.ModelProto:
 
 
 def _drop_repeats(graph: onnx.GraphProto) -> None:
-    """Keep one of each cast: since ONNX Runtime 1.31 a tensor that several kept nodes read is cast once for each,
-    to the same name."""
+    """Keep one of each cast.
+
+    ONNX Runtime 1.31 casts a tensor once for each kept node that reads it, all to the same name.
+    """
     seen: set[str] = set()
     for node in [node for node in graph.node if node.op_type == "Cast"]:
         if node.output[0] in seen:

@@ -12,7 +12,7 @@ EXPECTED = 20.0  # for x = 2, to fp16's last digit
 
 
 def graph():
-    """Two kept nodes read one tensor: y = log(exp(10 x) + 10 x). Where x is 2, fp16 cannot hold what is between."""
+    """y = log(exp(10 x) + 10 x), where two kept nodes read one tensor. For x = 2 fp16 cannot hold the sum."""
     nodes = [
         helper.make_node("Mul", ["x", "ten"], ["product"], name="product"),
         helper.make_node("Exp", ["product"], ["large"], name="first"),

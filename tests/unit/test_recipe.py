@@ -175,6 +175,15 @@ def test_other_settings_do_not_continue_a_run(photos, start, configuration, tmp_
         make_bundle(changed, read(photos), place, say=lambda line: None)
 
 
+def test_a_run_without_soup_does_not_continue_one_with(photos, start, configuration, tmp_path):
+    place, config = Place(start, tmp_path / "own"), load(configuration, ["phases.0.patience=0"])
+    soup = config.phases[0].model_copy(update={"soup": 2})
+    parts, silent = split(read(photos), config, start), {"say": lambda line: None}
+    train_weights(config.model_copy(update={"phases": (soup,)}), parts, place, **silent)
+    with pytest.raises(ValueError, match=rf"{soup.name}-\d\.pt belongs to another run"):
+        train_weights(config, parts, place, **silent)
+
+
 def test_mistakes_end_in_one_line(photos, start, configuration, tmp_path):
     command = ["fit", configuration, "--data", photos, "--start", start, "--out", tmp_path / "own"]
     result = run(*command, "--set", "phases.0.epochs=none")

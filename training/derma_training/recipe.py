@@ -283,10 +283,13 @@ def _begin(config: Config, place: Place) -> None:
     """Write what a run can be repeated from, and the untrained part of the bundle.
 
     Raises:
-        ValueError: there is a finished bundle already.
+        ValueError: there is a finished bundle already, or a network that this run does not train.
     """
     if (place.out / MANIFEST).exists():
         raise ValueError(f"{place.out} holds a finished bundle: remove it, or choose another --out")
+    names = {name for phase in config.phases for name in phase.names}
+    if strays := [path for path in place.run.glob("checkpoints/*.pt") if path.stem not in names]:
+        raise ValueError(f"{strays[0]} belongs to another run. Remove its folder, or choose another --out.")
     prepare(config, place.start, place.out)
     place.run.mkdir(parents=True, exist_ok=True)
     (place.run / CONFIGURATION).write_text(dump(config))
