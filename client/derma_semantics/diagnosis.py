@@ -58,8 +58,7 @@ class Diagnosis:
 
     Attributes:
         differential: the seven conditions, most probable first.
-        risk: probability of a malignant or pre-malignant lesion at the bundle's prevalence, in [0, 1]: that
-            of its training lesions, unless it was given by hand.
+        risk: probability of a malignant or pre-malignant lesion at the bundle's prevalence, in [0, 1].
         triage: routine, review or urgent, by the bundle's calibrated thresholds.
         prediction_set: the conditions that remain possible at ``contract.SET_COVERAGE``, most
             probable first; never empty.
@@ -92,7 +91,7 @@ class Diagnosis:
     def at_prevalence(self, prevalence: Mapping[str, float]) -> dict[str, float]:
         """Probabilities by condition code where conditions are this frequent, most probable first.
 
-        It changes no answer. The name goes by equally frequent conditions, ``risk`` and ``triage`` go by the
+        It changes no answer: the name goes by equally frequent conditions, ``risk`` and ``triage`` by the
         bundle's prevalence.
 
         Args:

@@ -27,11 +27,14 @@ def _drop_repeats(graph: onnx.GraphProto) -> None:
 
     ONNX Runtime 1.31 casts a tensor once for each kept node that reads it, all to the same name.
     """
-    seen: set[str] = set()
-    for node in [node for node in graph.node if node.op_type == "Cast"]:
-        if node.output[0] in seen:
-            graph.node.remove(node)
-        seen.add(node.output[0])
+    made: set[str] = set()
+    repeats = []
+    for place, node in enumerate(graph.node):
+        if node.op_type == "Cast" and node.output[0] in made:
+            repeats.append(place)
+        made.update(node.output)
+    for place in reversed(repeats):
+        del graph.node[place]
 
 
 def _undo_round_trips(graph: onnx.GraphProto) -> None:

@@ -183,10 +183,10 @@ def calibrate(
 
     Without --all, on the images that the bundle kept aside for calibration.
 
-    RISK is the probability of a malignant or pre-malignant lesion at the bundle's prevalence: that of its
-    training lesions, unless it was given by hand. It stays as it is unless --prevalence gives another. A
-    bundle of older code has none: then its training lesions in --data are counted, or with --all all
-    conditions stay equally frequent. What is printed and calibration.json say which it is, and from where.
+    RISK is the probability of a malignant or pre-malignant lesion at the bundle's prevalence, which stays
+    as it is unless --prevalence gives another. Where it has none, as bundles of older code, its training
+    lesions in --data are counted; with --all nothing is, and all conditions stay equally frequent. What is
+    printed and calibration.json say which it is, and from where.
     """
     from derma_training.bundle import Bundle
     from derma_training.calibration.recalibrate import everything_of, missing_prevalence, recalibrate

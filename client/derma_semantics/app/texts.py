@@ -20,8 +20,7 @@ LIMITS = (
 SAMPLE = "Drawn by a program: no patient, and no disease."
 EQUAL = (
     "Probabilities assume that all seven conditions are equally frequent: they rank, and are no prevalence. "
-    "The risk score is the probability of a malignant or pre-malignant lesion at the bundle's prevalence: "
-    "that of its training lesions, unless it was given by hand. "
+    "The risk score is the probability of a malignant or pre-malignant lesion at the bundle's prevalence. "
     "Any picture gets an answer, also one that shows no lesion."
 )
 SET = (

@@ -130,11 +130,11 @@ def draw_reliability(path: Path, probabilities: Floats, labels: Ints) -> None:
 def draw_risk(path: Path, risk: Floats, labels: Ints, thresholds: Mapping[str, float] | None = None) -> None:
     """The share of malignant and pre-malignant lesions against RISK, how many there are, and thresholds.
 
-    Both axes are logarithmic, for most lesions have a RISK near 0. What is 0 stands at the edge.
+    Both axes are logarithmic, for most lesions have a RISK near 0. What is lower stands at the edge.
     """
-    rows = risk_bins(risk, labels)
-    seen = [value for row in rows for value in (row["risk"], row["malignant"]["value"]) if value > 0]
-    lowest = max(min([*seen, 0.01]) / 3, LOWEST_SHOWN)
+    rows, levels = risk_bins(risk, labels), {**(thresholds or {})}
+    shown = [value for row in rows for value in (row["risk"], row["malignant"]["value"])]
+    lowest = max(min(value for value in (*shown, *levels.values(), 0.01) if value > 0) / 3, LOWEST_SHOWN)
     with _figure(path, (6.4, 6.8)) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         upper.plot([lowest, 1], [lowest, 1], color=GREY, linewidth=1, linestyle=":", label="as RISK says")
@@ -145,15 +145,14 @@ def draw_risk(path: Path, risk: Floats, labels: Ints, thresholds: Mapping[str, f
         names = ["malignant or pre-malignant", "benign"]
         lower.hist(kinds, edges, stacked=True, color=[COLOURS[6], COLOURS[5]], label=names)
         for level, style in (("review", "--"), ("urgent", "-.")):
-            if (threshold := (thresholds or {}).get(level, 0)) > lowest:
-                upper.axvline(
-                    threshold, color=GREY, linestyle=style, label=f"{level}: {significant(threshold)}"
-                )
+            if level in levels:
+                threshold, name = max(levels[level], lowest), f"{level}: {significant(levels[level])}"
+                upper.axvline(threshold, color=GREY, linestyle=style, label=name)
                 lower.axvline(threshold, color=GREY, linestyle=style)
-        title = f"How many lesions are malignant, by RISK\n({len(risk)} images, about as many in each bin)"
+        title = f"Malignant or pre-malignant lesions, by RISK\n({len(risk)} images, about as many in each bin)"
         upper.set(ylabel="share malignant or pre-malignant", yscale="log", ylim=(lowest, 1.15), title=title)
         lower.set(xlabel="RISK", ylabel="images", xscale="log", xlim=(lowest, 1.15))
-        upper.legend(loc="lower right")
+        upper.legend(loc="upper left", framealpha=1)
         lower.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 

@@ -95,8 +95,8 @@ def missing_prevalence(bundle: Bundle, images: Sequence[Example]) -> tuple[tuple
     Raises:
         ValueError: ``images`` lack some of its calibration part.
     """
-    if _known_from(bundle.calibration) != NOWHERE:
-        return None, NOWHERE
+    if (known := _known_from(bundle.calibration)) != NOWHERE:
+        return None, known
     trained, named = trained_names(bundle), split_names(bundle)
     train = [e for e in images if (e.name in trained if trained else e.name not in named)]
     parts = Parts(train, calibration=part_of(bundle, images, "calibration"))
@@ -104,7 +104,9 @@ def missing_prevalence(bundle: Bundle, images: Sequence[Example]) -> tuple[tuple
 
 
 def _known_from(calibration: Calibration) -> str:
-    return str(calibration.report.get("prevalence_from", EARLIER if calibration.prevalence else NOWHERE))
+    """Older code kept no record; equal shares were none that anybody counted."""
+    counted = len(set(calibration.frequencies)) > 1
+    return str(calibration.report.get("prevalence_from", EARLIER if counted else NOWHERE))
 
 
 def one_a_lesion(examples: Iterable[Example]) -> list[Example]:

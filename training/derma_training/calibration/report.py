@@ -27,7 +27,7 @@ from derma_semantics.numbers import significant
 from derma_training.bundle import Calibration
 from derma_training.calibration.conformal import GROUPS, in_group, prediction_sets, too_few
 from derma_training.calibration.risk_control import fewest_examples
-from derma_training.calibration.scaling import BY_HAND
+from derma_training.calibration.scaling import BY_HAND, EARLIER
 from derma_training.calibration.targets import MARGIN, Targets
 
 METHODS = {
@@ -43,7 +43,9 @@ ASSUMPTIONS = {
     "intervals": "Achieved values are those on the calibration set; intervals are Clopper-Pearson 95 %.",
 }
 
-NOT_OF_THESE = "The guarantees hold only if that was not taken from the calibration images."
+NOT_OF_THESE = (
+    "The guarantees of review and urgent hold only if this prevalence was not taken from the calibration images."
+)
 
 
 def report(
@@ -95,10 +97,10 @@ def readable(calibration: Calibration) -> str:
     lines = [
         f"on {calibration.report['calibration_set']['images']} images: "
         f"{calibration.report['calibration_set']['name']}",
-        f"review  at RISK {review:<8} melanoma    {_both(achieved['review']['melanoma'])}",
-        f"                         malignancy  {_both(achieved['review']['malignancy'])}",
-        f"urgent  at RISK {urgent:<8} malignancy  {_both(achieved['urgent']['malignancy'])}",
-        f"prediction sets          coverage {sets['coverage']['value']:.3f}, "
+        f"review  at RISK {review:<12} melanoma    {_both(achieved['review']['melanoma'])}",
+        f"                             malignancy  {_both(achieved['review']['malignancy'])}",
+        f"urgent  at RISK {urgent:<12} malignancy  {_both(achieved['urgent']['malignancy'])}",
+        f"prediction sets              coverage {sets['coverage']['value']:.3f}, "
         f"mean size {sets['mean_size']:.2f} of {len(CODES)}",
         "  from  " + "  ".join(f"{c} {significant(low)}" for c, low in calibration.prediction_set.items()),
         *guarantees.values(),
@@ -165,12 +167,12 @@ def _prevalence(calibration: Calibration, source: str) -> str:
     shares = calibration.frequencies
     named = ", ".join(f"{code} {100 * share:.3g}%" for code, share in zip(CODES, shares, strict=True))
     said = (
-        "Probabilities and RISK are those of a clinic that sees all conditions equally often."
+        f"Probabilities and RISK are those of a clinic that sees all conditions equally often ({source})."
         if len(set(shares)) == 1
         else "Probabilities are those of a clinic that sees all conditions equally often. RISK is the "
         f"probability of a malignant or pre-malignant lesion at the bundle's prevalence: {named} ({source})."
     )
-    return f"{said} {NOT_OF_THESE}" if source == BY_HAND else said
+    return f"{said} {NOT_OF_THESE}" if source in (BY_HAND, EARLIER) else said
 
 
 def _count(number: int, what: str) -> str:
