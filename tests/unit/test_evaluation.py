@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from derma_semantics.evaluation import metrics, official
@@ -111,6 +112,15 @@ def test_risk_is_drawn_on_logarithmic_axes_whatever_it_is(tmp_path, label, risk)
         warnings.simplefilter("error")
         draw_risk(tmp_path / "risk.png", given, labels, {"review": 0.0, "urgent": 1.0})
     assert (tmp_path / "risk.png").stat().st_size > 5000
+
+
+def test_thresholds_are_drawn_below_every_risk_too(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "axvline", lambda axes, x, **style: drawn.append((x, style.get("label"))))
+    draw_risk(
+        tmp_path / "risk.png", np.linspace(0.2, 1, 30), np.arange(30) % 7, {"review": 9e-4, "urgent": 0.5}
+    )
+    assert drawn == [(9e-4, "review: 0.0009000"), (9e-4, None), (0.5, "urgent: 0.5000"), (0.5, None)]
 
 
 def test_no_figure_stands_alone(written):

@@ -149,7 +149,9 @@ def draw_risk(path: Path, risk: Floats, labels: Ints, thresholds: Mapping[str, f
                 threshold, name = max(levels[level], lowest), f"{level}: {significant(levels[level])}"
                 upper.axvline(threshold, color=GREY, linestyle=style, label=name)
                 lower.axvline(threshold, color=GREY, linestyle=style)
-        title = f"Malignant or pre-malignant lesions, by RISK\n({len(risk)} images, about as many in each bin)"
+        title = (
+            f"Malignant or pre-malignant lesions, by RISK\n({len(risk)} images, about as many in each bin)"
+        )
         upper.set(ylabel="share malignant or pre-malignant", yscale="log", ylim=(lowest, 1.15), title=title)
         lower.set(xlabel="RISK", ylabel="images", xscale="log", xlim=(lowest, 1.15))
         upper.legend(loc="upper left", framealpha=1)

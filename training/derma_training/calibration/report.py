@@ -44,7 +44,8 @@ ASSUMPTIONS = {
 }
 
 NOT_OF_THESE = (
-    "The guarantees of review and urgent hold only if this prevalence was not taken from the calibration images."
+    "The guarantees of review and urgent hold only if this prevalence was not taken from the calibration "
+    "images."
 )
 
 
