@@ -132,7 +132,7 @@ def draw_risk(path: Path, risk: Floats, labels: Ints, thresholds: Mapping[str, f
 
     Both axes are logarithmic, for most lesions have a RISK near 0. What is lower stands at the edge.
     """
-    rows, levels = risk_bins(risk, labels), {**(thresholds or {})}
+    rows, levels = risk_bins(risk, labels), thresholds or {}
     shown = [value for row in rows for value in (row["risk"], row["malignant"]["value"])]
     lowest = max(min(value for value in (*shown, *levels.values(), 0.01) if value > 0) / 3, LOWEST_SHOWN)
     with _figure(path, (6.4, 6.8)) as figure:

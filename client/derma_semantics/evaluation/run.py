@@ -61,7 +61,9 @@ def evaluate_service(
             progress(len(batch))
         records = {record["image"]: record for record in journal.records()}
     _write_errors(out / ERRORS, errors)
-    answers = replace(_answers(cases, records), thresholds=served.calibration)
+    stated = served.calibration or {}
+    thresholds = {level: stated[level] for level in ("review", "urgent") if level in stated}
+    answers = replace(_answers(cases, records), thresholds=thresholds)
     return write_report(out, cases, answers, _facts(records, cases, errors), truth=truth)
 
 
