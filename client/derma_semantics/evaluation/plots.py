@@ -154,7 +154,7 @@ def draw_risk(path: Path, risk: Floats, labels: Ints, thresholds: Mapping[str, f
         )
         upper.set(ylabel="share malignant or pre-malignant", yscale="log", ylim=(lowest, 1.15), title=title)
         lower.set(xlabel="RISK", ylabel="images", xscale="log", xlim=(lowest, 1.15))
-        upper.legend(loc="upper left", framealpha=1)
+        upper.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
         lower.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
