@@ -18,7 +18,7 @@ export DERMA_PROFILE := $(PROFILE)
 endif
 
 BIN := .venv/bin
-LAUNCHER := $(BIN)/python deploy/launcher.py
+LAUNCHER := $(BIN)/python -m derma_serving
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -50,7 +50,7 @@ demo: exported .run/synthetic ## Classify IMAGE (a file or folder; default: draw
 	$(LAUNCHER) run -- $(BIN)/derma classify "$(IMAGE)"
 
 .run/synthetic: | setup
-	$(BIN)/python -m derma_semantics.synthetic $@
+	$(BIN)/derma synthetic $@
 
 .PHONY: serve
 serve: exported ## Serve BUNDLE in PRECISION, and its saliency, on *_PORT until Ctrl-C or `make stop`; AUDIT=file keeps an audit log

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from derma_semantics.evaluation.truth import Case, write_truth
-from derma_semantics.synthetic import draw
+from derma_semantics.imaging.synthetic import draw
 
 # Before PyTorch loads, here and in what tests start: on a busy machine threads that spin while they wait
 # keep each other waiting.

@@ -21,7 +21,7 @@ import signal
 
 import click
 
-from derma_semantics.terminal import help_text
+from derma_semantics.commands.terminal import help_text
 
 # Each has a package of its own.
 COMMANDS = ("bulk", "decode", "engine", "report", "saturate", "service")

@@ -1,4 +1,4 @@
-"""How a command ends: with a result that is stored and shown, or with one clear sentence.
+"""Store and show what a command measured.
 
 with reported():
     figures, repeats, subject = measure(...)
@@ -7,9 +7,7 @@ with reported():
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +15,6 @@ import click
 
 from derma_bench.report import record
 from derma_bench.report.table import markdown
-from derma_semantics.errors import DermaError
 
 # Figures, the raw measurements they come from, and what was measured.
 Measured: TypeAlias = tuple[Mapping[str, Any], Sequence[Mapping[str, Any]], Mapping[str, Any]]
@@ -29,19 +26,3 @@ def finish(command: str, out: Path, measured: Measured, *, smoke: bool) -> None:
     made = record.make(command, figures, repeats, smoke=smoke, subject=subject)
     record.write(out, made)
     click.echo(f"{markdown(made)}\nresult in {out}")
-
-
-@contextmanager
-def reported() -> Iterator[None]:
-    """Expected failures as one sentence and exit code 1."""
-    from derma_bench.servers.processes import ServiceFailed
-    from derma_export.engine import EngineUnavailable
-
-    try:
-        yield
-    except (EngineUnavailable, ServiceFailed, DermaError, ValueError, OSError, ImportError) as exc:
-        raise click.ClickException(str(exc)) from exc
-    except BrokenExecutor as exc:
-        raise click.ClickException(
-            f"a process that sends images died, perhaps for want of memory: try fewer --processes ({exc})"
-        ) from exc

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from derma_semantics.synthetic import draw
+from derma_semantics.imaging.synthetic import draw
 
 SIZE = (600, 450)
 QUALITY = 92

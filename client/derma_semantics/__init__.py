@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from derma_semantics.aio import AsyncDermaClient
     from derma_semantics.client import DermaClient
-    from derma_semantics.conditions import Condition, RiskLevel
-    from derma_semantics.connection import TLS
-    from derma_semantics.contract import Triage
-    from derma_semantics.diagnosis import Diagnosis, Finding, ServedBundle
-    from derma_semantics.errors import DermaError
+    from derma_semantics.domain.conditions import Condition, RiskLevel
+    from derma_semantics.domain.contract import Triage
+    from derma_semantics.domain.diagnosis import Diagnosis, Finding, ServedBundle
+    from derma_semantics.domain.errors import DermaError
     from derma_semantics.saliency import Explanation
+    from derma_semantics.wire.connection import TLS
 
 CONDITIONS: tuple[Condition, ...]
 """The seven conditions, in the order of the served model's ``PROBABILITIES``."""

@@ -1,6 +1,6 @@
 """``python -m derma_semantics`` is ``derma``."""
 
-from derma_semantics.cli import main
+from derma_semantics.commands.cli import main
 
 if __name__ == "__main__":
     main(prog_name="derma")

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from derma_semantics.connection import TLS, Host, check_token
-from derma_semantics.diagnosis import Diagnosis, ServedBundle
-from derma_semantics.errors import DeadlineExceeded, DermaError
-from derma_semantics.images import ImageLike
-from derma_semantics.request_id import check as check_request_id
-from derma_semantics.request_id import new
-from derma_semantics.retry import policy
+from derma_semantics.domain.diagnosis import Diagnosis, ServedBundle
+from derma_semantics.domain.errors import DeadlineExceeded, DermaError
+from derma_semantics.imaging.images import ImageLike
 from derma_semantics.saliency import Explanation, HttpSaliency
-from derma_semantics.transport import Outputs
+from derma_semantics.wire.connection import TLS, Host, check_token
+from derma_semantics.wire.request_id import check as check_request_id
+from derma_semantics.wire.request_id import new
+from derma_semantics.wire.retry import policy
+from derma_semantics.wire.transport import Outputs
 
 log = logging.getLogger("derma_semantics")
 

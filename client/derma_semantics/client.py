@@ -16,7 +16,6 @@ from typing import Literal, overload
 
 from tenacity import Retrying
 
-from derma_semantics import tracing
 from derma_semantics.base import (
     DEFAULT_RETRY_FOR,
     DEFAULT_TIMEOUT,
@@ -32,15 +31,16 @@ from derma_semantics.base import (
     kept,
     left,
 )
-from derma_semantics.cancellation import pause
-from derma_semantics.connection import TLS, Address
-from derma_semantics.diagnosis import Diagnosis, ServedBundle, from_outputs
-from derma_semantics.errors import DermaError
-from derma_semantics.flow import in_order
-from derma_semantics.images import ImageLike, encoded
+from derma_semantics.domain.diagnosis import Diagnosis, ServedBundle, from_outputs
+from derma_semantics.domain.errors import DermaError
+from derma_semantics.imaging.images import ImageLike, encoded
 from derma_semantics.saliency import DEFAULT_URL as DEFAULT_SALIENCY_URL
 from derma_semantics.saliency import Explanation, HttpSaliency
-from derma_semantics.transport import GrpcTransport, Outputs, Transport
+from derma_semantics.wire import tracing
+from derma_semantics.wire.cancellation import pause
+from derma_semantics.wire.connection import TLS, Address
+from derma_semantics.wire.flow import in_order
+from derma_semantics.wire.transport import GrpcTransport, Outputs, Transport
 
 __all__ = [
     "DEFAULT_SALIENCY_URL",

@@ -22,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from derma_semantics import errors
-from derma_semantics.connection import TLS
-from derma_semantics.contract import IMAGE_SIZE
-from derma_semantics.dicom import is_dicom, to_image
-from derma_semantics.images import ImageLike
-from derma_semantics.overlay import draw_overlay, drawn_size
-from derma_semantics.preprocess import check_encoded, crop_box, decode
-from derma_semantics.request_id import HEADER
+from derma_semantics.domain import errors
+from derma_semantics.domain.contract import IMAGE_SIZE
+from derma_semantics.imaging.dicom import is_dicom, to_image
+from derma_semantics.imaging.images import ImageLike
+from derma_semantics.imaging.overlay import draw_overlay, drawn_size
+from derma_semantics.imaging.preprocess import check_encoded, crop_box, decode
+from derma_semantics.wire.connection import TLS
+from derma_semantics.wire.request_id import HEADER
 
 DEFAULT_URL = "http://127.0.0.1:8003"
 MAX_PROMPT = 300

@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from derma_export.integrity import Tampered
 from derma_export.repository import check as check_repository
 from derma_export.repository import is_newest
-from derma_export.shelf import reason_of, was_withdrawn
-from derma_semantics.contract import NETWORK
-from derma_semantics.errors import DermaError
-from derma_semantics.terminal import help_text
-from derma_semantics.transport import ModelControl
+from derma_export.version_store import reason_of, was_withdrawn
+from derma_semantics.commands.terminal import help_text
+from derma_semantics.domain.contract import NETWORK
+from derma_semantics.domain.errors import DermaError
+from derma_semantics.wire.transport import ModelControl
+from derma_serving.runtime.integrity import Tampered
 from derma_training.bundle import Bundle, BundleError
-from derma_training.signing import require_signature
+from derma_training.bundle.signing import require_signature
 
 if TYPE_CHECKING:
-    from derma_export.engine import Precision
     from derma_export.exporter import Task
+    from derma_serving.runtime.engine import Precision
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
@@ -164,7 +164,7 @@ def _is_there(repository: Path, bundle: Bundle, precision: Precision, labelled: 
 
 
 def _random(seed: int) -> Bundle:
-    from derma_training.random_weights import biomedclip
+    from derma_training.network.random_weights import biomedclip
 
     bundle = biomedclip(Path("training/bundles") / f"biomedclip-random-{seed}", seed=seed)
     click.secho(f"{bundle.name}: its answers mean nothing", fg="red", err=True)
@@ -185,8 +185,8 @@ def make_task(bundle: Bundle, precision: Precision, data: str | None, images: Pa
     """The gate's images: photographs of a folder, the bundle's own held-out ones, or drawn ones."""
     from derma_export.exporter import Task
     from derma_export.samples import calibration_pixels, folder_samples, labelled_samples, synthetic_samples
+    from derma_training.bundle.split import bundle_parts
     from derma_training.data import read
-    from derma_training.recipe import bundle_parts
 
     if data and images:
         raise ValueError("--images has no labels: choose it or --data")

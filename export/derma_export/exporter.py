@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from derma_export import fusion, gate
-from derma_export.configuration import engine_for
-from derma_export.engine import Engine, Precision
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
-from derma_export.integrity import GRAPH
 from derma_export.precision import Attempt, attempts
 from derma_export.repository import configuration, install, naming, parameters, prepare
 from derma_export.samples import Samples
-from derma_export.shelf import copy_configuration
-from derma_semantics.contract import CANDIDATE, NETWORK, Model
+from derma_export.version_store import copy_configuration
+from derma_semantics.domain.contract import CANDIDATE, NETWORK, Model
+from derma_serving.runtime.configuration import engine_for
+from derma_serving.runtime.engine import Engine, Precision
+from derma_serving.runtime.integrity import GRAPH
 from derma_training.bundle import Bundle, BundleError, sha256
-from derma_training.classifier import Answers, Classifier
+from derma_training.network.classifier import Answers, Classifier
 
 Open = Callable[[Path, Engine], gate.Runner]
 Say = Callable[[str], object]

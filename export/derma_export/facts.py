@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from derma_semantics.contract import FACTS
+from derma_semantics.domain.contract import FACTS
 from derma_training.bundle import Bundle
 
 STATED = ("base_model", "licence", "intended_use", "git_commit")

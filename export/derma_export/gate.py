@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from derma_semantics.conditions import CODES
-from derma_semantics.contract import Triage
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.contract import Triage
 from derma_semantics.evaluation.metrics import balanced_accuracy
 from derma_training.bundle import Bundle
-from derma_training.classifier import Answers
-from derma_training.model import load_merged, load_unmerged
+from derma_training.network.classifier import Answers
+from derma_training.network.model import load_merged, load_unmerged
 
 MERGE_LIMIT = 1e-5
 BATCH = 16

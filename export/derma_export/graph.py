@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derma_export.engine import Engine, open_session
 from derma_export.exact import class_token_only, fused_attention, whole_pixels
-from derma_semantics.contract import IMAGE_SIZE, NETWORK
-from derma_training.classifier import Answers, Classifier
+from derma_semantics.domain.contract import IMAGE_SIZE, NETWORK
+from derma_serving.runtime.engine import Engine, open_session
+from derma_training.network.classifier import Answers, Classifier
 
 OPSET = 20
 INPUT = next(iter(NETWORK.inputs))

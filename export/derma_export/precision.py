@@ -18,8 +18,8 @@ import onnx
 from torch import Tensor
 
 from derma_export import half
-from derma_export.engine import Precision
 from derma_export.sensitivity import INPUT, Layer, by_noise, by_range, outside_the_blocks, outside_the_tower
+from derma_serving.runtime.engine import Precision
 
 KEEP = (0, 2, 4, 8, 16, 24)
 # Half of what fp16 can hold, for images that are larger than those measured.

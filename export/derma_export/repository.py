@@ -26,10 +26,10 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
 from derma_export.facts import facts
-from derma_export.integrity import GRAPH, MANIFEST, check_version, read_manifest, versions
-from derma_export.lock import locked
-from derma_semantics.conditions import CODES
-from derma_semantics.contract import CANARY, CANDIDATE, FACTS, MODELS, NETWORK, Model
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.contract import CANARY, CANDIDATE, FACTS, MODELS, NETWORK, Model
+from derma_serving.runtime.integrity import GRAPH, MANIFEST, check_version, read_manifest, versions
+from derma_serving.runtime.lock import locked
 from derma_training.bundle import Bundle
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_repository"

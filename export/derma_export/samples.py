@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derma_semantics.contract import IMAGE_SUFFIXES
-from derma_semantics.errors import InvalidImage
-from derma_semantics.preprocess import preprocess, resize_and_crop
-from derma_semantics.synthetic import draw
+from derma_semantics.domain.contract import IMAGE_SUFFIXES
+from derma_semantics.domain.errors import InvalidImage
+from derma_semantics.imaging.preprocess import preprocess, resize_and_crop
+from derma_semantics.imaging.synthetic import draw
 from derma_training.data import Parts, labels, load_pixels
 
 SYNTHETIC_IMAGES = 32

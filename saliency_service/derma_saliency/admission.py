@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from derma_semantics.errors import DeadlineExceeded, Overloaded
+from derma_semantics.domain.errors import DeadlineExceeded, Overloaded
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from derma_semantics.errors import ImageTooLarge
+from derma_semantics.domain.errors import ImageTooLarge
 from derma_semantics.saliency import Explanation
 
 # The raw map takes four bytes a pixel; the grid of the JSON says the same in less.

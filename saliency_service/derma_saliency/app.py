@@ -19,13 +19,13 @@ from starlette.requests import ClientDisconnect
 
 from derma_saliency import answers
 from derma_saliency.admission import Desk
-from derma_saliency.door import Door
+from derma_saliency.auth import Door
 from derma_saliency.explainer import Explainer, check_method
 from derma_saliency.forms import SCHEMA, Asked, NotAForm, drain, read_form
 from derma_saliency.observe import Observed
 from derma_saliency.readiness import Readiness, Served
 from derma_saliency.texts import check_text
-from derma_semantics.errors import (
+from derma_semantics.domain.errors import (
     DeadlineExceeded,
     DermaError,
     ImageTooLarge,
@@ -34,8 +34,8 @@ from derma_semantics.errors import (
     Overloaded,
     UnsupportedFormat,
 )
-from derma_semantics.request_id import HEADER, name, new
 from derma_semantics.saliency import PATH, Explanation
+from derma_semantics.wire.request_id import HEADER, name, new
 
 log = logging.getLogger("derma_saliency")
 

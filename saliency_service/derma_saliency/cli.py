@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 
 from derma_semantics import AsyncDermaClient
-from derma_semantics.connection import check_token, tls_from_environment
-from derma_semantics.logs import configure
-from derma_semantics.terminal import help_text
+from derma_semantics.commands.terminal import help_text
+from derma_semantics.wire.connection import check_token, tls_from_environment
+from derma_semantics.wire.logs import configure
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEEDED = (
@@ -151,7 +151,7 @@ def evaluate(
     from derma_saliency.evaluation.run import Amount, spread
     from derma_saliency.evaluation.run import evaluate as run
     from derma_saliency.explainer import Explainer
-    from derma_semantics.errors import DermaError
+    from derma_semantics.domain.errors import DermaError
     from derma_training.bundle import Bundle
 
     try:

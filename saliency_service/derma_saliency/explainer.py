@@ -17,13 +17,13 @@ from torchvision.transforms.functional import gaussian_blur
 
 from derma_saliency.methods import DEFAULT, METHODS
 from derma_saliency.texts import Texts, check_text
-from derma_semantics.conditions import CODES
-from derma_semantics.errors import InvalidRequest
-from derma_semantics.preprocess import crop_box, decode, resize_and_crop
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.errors import InvalidRequest
+from derma_semantics.imaging.preprocess import crop_box, decode, resize_and_crop
 from derma_semantics.saliency import Explanation
 from derma_training.bundle import Bundle
-from derma_training.classifier import Answers, Classifier
-from derma_training.model import load_merged, load_tokenizer
+from derma_training.network.classifier import Answers, Classifier
+from derma_training.network.model import load_merged, load_tokenizer
 
 # In patches: neighbours see much the same, and a single one that shines is mostly an artefact.
 SMOOTHING = 1.0

@@ -17,8 +17,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from derma_semantics.contract import MAX_ENCODED_BYTES
-from derma_semantics.errors import ImageTooLarge, InvalidRequest
+from derma_semantics.domain.contract import MAX_ENCODED_BYTES
+from derma_semantics.domain.errors import ImageTooLarge, InvalidRequest
 
 FORMATS = ("png", "json", "npy")
 FIELDS = ("prompt", "condition", "method", "format")

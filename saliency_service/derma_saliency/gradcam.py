@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from derma_saliency.tower import Tower, graph_from, prefix, to_grid
-from derma_training.classifier import Answers, Classifier
+from derma_training.network.classifier import Answers, Classifier
 
 
 def gradcam(classifier: Classifier, pixels: Tensor, directions: Tensor) -> tuple[Tensor, Answers]:

@@ -19,7 +19,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from derma_saliency.gradcam import gradcam
 from derma_saliency.tower import head, prefix, recorded, to_grid
-from derma_training.classifier import Answers, Classifier
+from derma_training.network.classifier import Answers, Classifier
 
 Method: TypeAlias = Callable[[Classifier, Tensor, Tensor], tuple[Tensor, Answers]]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from derma_saliency.explainer import Explainer
 from derma_saliency.methods import DEFAULT, METHODS
-from derma_semantics.diagnosis import ServedBundle
-from derma_semantics.errors import DermaError
+from derma_semantics.domain.diagnosis import ServedBundle
+from derma_semantics.domain.errors import DermaError
 
 Served = Callable[[], Awaitable[ServedBundle]]
 # A probe a second need not be a call of Triton's each.

@@ -13,10 +13,10 @@ import uvicorn
 
 from derma_saliency.app import Limits, create_app
 from derma_saliency.explainer import Explainer, best_device
-from derma_saliency.keeper import keep
+from derma_saliency.prefork import keep
 from derma_saliency.readiness import Served
 from derma_semantics import AsyncDermaClient
-from derma_semantics.diagnosis import ServedBundle
+from derma_semantics.domain.diagnosis import ServedBundle
 
 # Open connections of all kinds, also of those that have asked nothing yet.
 CONNECTIONS = 256

@@ -13,10 +13,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from derma_semantics.conditions import CODES
-from derma_semantics.errors import InvalidRequest
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.errors import InvalidRequest
 from derma_semantics.saliency import MAX_PROMPT
-from derma_training.model import Clip, Tokenizer
+from derma_training.network.model import Clip, Tokenizer
 
 CACHED = 1024
 

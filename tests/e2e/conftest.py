@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PORTS = ("http", "grpc", "metrics", "saliency")
 # Services that tests start take it, and so do the tools that they run.
 os.environ["DERMA_ADMIN_KEY"] = secrets.token_urlsafe(32)
-LAUNCHER = [sys.executable, str(ROOT / "deploy" / "launcher.py")]
+LAUNCHER = [sys.executable, "-m", "derma_serving"]
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Service:
 
     def processes(self) -> list[tuple[int, str]]:
         """Living processes of the server this launcher started: id and command line."""
-        return [found for found in commands(str(self.state)) if "launcher.py" not in found[1]]
+        return [found for found in commands(str(self.state)) if "-m derma_serving " not in found[1]]
 
     def sidecars(self) -> list[int]:
         """Process ids of the saliency sidecar: the one that keeps, and the one it forked, which answers."""

@@ -15,9 +15,8 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from derma_semantics import AsyncDermaClient
-from derma_semantics.admin import GRPC_HEADER, admin_key
-from derma_semantics.conditions import CODES
-from derma_semantics.errors import (
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.errors import (
     CorruptImage,
     DeadlineExceeded,
     ImageTooLarge,
@@ -25,10 +24,11 @@ from derma_semantics.errors import (
     InvalidImage,
     UnsupportedFormat,
 )
-from derma_semantics.preprocess import preprocess
-from derma_semantics.quality import REASONS
+from derma_semantics.domain.quality import REASONS
+from derma_semantics.imaging.preprocess import preprocess
+from derma_semantics.wire.admin import GRPC_HEADER, admin_key
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
+from derma_training.network.classifier import Classifier
 
 TOLERANCE = 1e-3
 

@@ -25,7 +25,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from derma_semantics import DermaClient
 from derma_semantics.app import texts
-from derma_semantics.synthetic import draw
+from derma_semantics.imaging.synthetic import draw
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -19,7 +19,7 @@ from tritonclient.utils import triton_to_np_dtype
 
 from derma_bench.servers.baseline import baseline
 from derma_bench.servers.processes import free_ports, healthy
-from derma_semantics.contract import CLASSIFIER
+from derma_semantics.domain.contract import CLASSIFIER
 
 VARIANT = (
     "patient",

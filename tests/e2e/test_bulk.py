@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 
 IMAGES = 200
 

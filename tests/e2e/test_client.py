@@ -10,7 +10,7 @@ import time
 import pytest
 
 from derma_semantics import AsyncDermaClient, DermaClient, Diagnosis
-from derma_semantics.errors import CorruptImage
+from derma_semantics.domain.errors import CorruptImage
 
 
 def test_many_images_come_back_in_order(client, jpeg):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from derma_semantics.contract import PREPROCESS
-from derma_semantics.errors import DermaError
-from derma_semantics.transport import ModelControl
+from derma_semantics.domain.contract import PREPROCESS
+from derma_semantics.domain.errors import DermaError
+from derma_semantics.wire.transport import ModelControl
 
 PARAMETER = '\nparameters {{ key: "decoder" value {{ string_value: "{}" }} }}\n'
 

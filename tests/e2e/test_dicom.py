@@ -9,9 +9,9 @@ import pytest
 from pydicom import Dataset, FileMetaDataset, dcmread, dcmwrite, uid
 from pydicom.encaps import encapsulate
 
-from derma_semantics import errors
-from derma_semantics.dicom import write_report
-from derma_semantics.synthetic import draw
+from derma_semantics.domain import errors
+from derma_semantics.imaging.dicom import write_report
+from derma_semantics.imaging.synthetic import draw
 
 PATIENT = "Nightingale^Florence"
 

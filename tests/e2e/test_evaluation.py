@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.evaluation.truth import Case, write_truth
 
 

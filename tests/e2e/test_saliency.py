@@ -9,8 +9,8 @@ import urllib.request
 
 import pytest
 
-from derma_semantics import errors
-from derma_semantics.conditions import CODES
+from derma_semantics.domain import errors
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.saliency import HttpSaliency
 
 TOLERANCE = 1e-3

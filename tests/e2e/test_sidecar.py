@@ -11,7 +11,7 @@ import pytest
 import urllib3
 
 from derma_semantics import DermaClient
-from derma_semantics.contract import NETWORK
+from derma_semantics.domain.contract import NETWORK
 
 
 def ready(service):

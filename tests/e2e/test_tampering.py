@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from derma_semantics.contract import NETWORK
-from derma_semantics.errors import DermaError
-from derma_semantics.transport import ModelControl
+from derma_semantics.domain.contract import NETWORK
+from derma_semantics.domain.errors import DermaError
+from derma_semantics.wire.transport import ModelControl
 
 
 @pytest.fixture

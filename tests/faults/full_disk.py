@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from derma_export import repository
-from derma_semantics.integrity import sha256
+from derma_semantics.domain.integrity import sha256
 
 ROOM = 2 * 2**20
 GRAPH = 200_000

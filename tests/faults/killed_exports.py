@@ -21,9 +21,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from derma_export import repository
-from derma_export.integrity import versions
-from derma_semantics.contract import MODELS, NETWORK
-from derma_semantics.integrity import sha256
+from derma_semantics.domain.contract import MODELS, NETWORK
+from derma_semantics.domain.integrity import sha256
+from derma_serving.runtime.integrity import versions
 
 MODEL = NETWORK.name
 MOST = 3  # exports, until one is killed

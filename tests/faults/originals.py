@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom import Dataset, FileMetaDataset, dcmwrite, uid
 from pydicom.encaps import encapsulate
 
-from derma_semantics.synthetic import draw
+from derma_semantics.imaging.synthetic import draw
 
 SIZE = (96, 72)
 

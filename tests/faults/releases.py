@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from derma_export.integrity import GRAPH, read_manifest
 from derma_export.repository import install, parameters
-from derma_export.shelf import copy_configuration
-from derma_semantics.contract import CANDIDATE, NETWORK
-from derma_semantics.integrity import sha256
+from derma_export.version_store import copy_configuration
+from derma_semantics.domain.contract import CANDIDATE, NETWORK
+from derma_semantics.domain.integrity import sha256
+from derma_serving.runtime.integrity import GRAPH, read_manifest
 from derma_training.bundle import Bundle
 
 Break = Callable[[Path], None]

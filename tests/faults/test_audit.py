@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 
-from derma_export.shelf import add_router, ask_router
+from derma_export.version_store import add_router, ask_router
 from derma_semantics import DermaClient
-from derma_semantics.contract import CLASSIFIER, NETWORK, Triage
-from derma_semantics.errors import InvalidImage, InvalidRequest, ServiceUnavailable
-from derma_semantics.transport import GrpcTransport, ModelControl
-from server import PYTHON
+from derma_semantics.domain.contract import CLASSIFIER, NETWORK, Triage
+from derma_semantics.domain.errors import InvalidImage, InvalidRequest, ServiceUnavailable
+from derma_semantics.wire.transport import GrpcTransport, ModelControl
+from derma_serving.server import PYTHON
 from tests.e2e.conftest import LAUNCHER, ROOT, free_ports, start, stop, until
 
 

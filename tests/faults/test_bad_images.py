@@ -19,11 +19,11 @@ import urllib3
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
 
-from derma_semantics.errors import InvalidImage
-from derma_semantics.flow import in_order
-from derma_semantics.images import encoded
-from derma_semantics.preprocess import preprocess
-from derma_semantics.transport import GrpcTransport
+from derma_semantics.domain.errors import InvalidImage
+from derma_semantics.imaging.images import encoded
+from derma_semantics.imaging.preprocess import preprocess
+from derma_semantics.wire.flow import in_order
+from derma_semantics.wire.transport import GrpcTransport
 from tests.faults.mutations import mutated
 from tests.faults.vitals import recorded, vitals
 

@@ -17,8 +17,8 @@ import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from derma_semantics import AsyncDermaClient, DermaClient
-from derma_semantics.errors import DeadlineExceeded, DermaError
-from derma_semantics.transport import _request as message_of
+from derma_semantics.domain.errors import DeadlineExceeded, DermaError
+from derma_semantics.wire.transport import _request as message_of
 from tests.faults.vitals import pending, vitals
 
 SLACK = 8  # threads and descriptors that come and go with the requests of the moment

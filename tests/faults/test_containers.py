@@ -21,7 +21,7 @@ import pytest
 import urllib3
 
 from derma_semantics import DermaClient
-from derma_semantics.errors import Overloaded
+from derma_semantics.domain.errors import Overloaded
 from tests.e2e.conftest import ROOT, free_ports
 from tests.faults.test_shutdown import lost_of, under_way_of
 from tests.faults.traffic import classifying
@@ -74,7 +74,7 @@ def inner(outer):
 
 def launcher(ports, repository, *options):
     return contained(
-        *(sys.executable, ROOT / "deploy" / "launcher.py", "serve", "--state", "/run/derma"),
+        *(sys.executable, "-m", "derma_serving", "serve", "--state", "/run/derma"),
         *("--repository", "/run/models", *options),
         *(f"--{name}-port={port}" for name, port in ports.items()),
         mounts=[("--ro-bind", repository, "/run/models")],

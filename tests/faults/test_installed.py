@@ -7,9 +7,9 @@ import psutil
 import pytest
 
 from derma_semantics import DermaClient
-from server import _assemble_backends, _variables, _wheel
-from settings import Settings
-from supervisor import living_stubs
+from derma_serving.server import _assemble_backends, _variables, _wheel
+from derma_serving.settings import Settings
+from derma_serving.supervisor import living_stubs
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import urllib3
 
-from derma_saliency.keeper import STEADY
+from derma_saliency.prefork import STEADY
 from derma_semantics import DermaClient
 from tests.e2e.conftest import start, stop
 from tests.faults.traffic import asking

@@ -14,8 +14,8 @@ from scipy.stats import theilslopes
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from derma_semantics import DermaClient
-from derma_semantics.contract import MAX_BATCH
-from derma_semantics.synthetic import draw
+from derma_semantics.domain.contract import MAX_BATCH
+from derma_semantics.imaging.synthetic import draw
 from tests.faults.vitals import pending, vitals
 
 ROUND = 3.0  # seconds of questions between two readings

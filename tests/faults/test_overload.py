@@ -8,12 +8,12 @@ from collections import Counter
 
 import pytest
 
-from derma_export.engine import Engine
 from derma_export.rollout.flow import Rollout
 from derma_export.rollout.trial import Trial
 from derma_semantics import DermaClient
-from derma_semantics.errors import Overloaded
-from derma_semantics.transport import ModelControl
+from derma_semantics.domain.errors import Overloaded
+from derma_semantics.wire.transport import ModelControl
+from derma_serving.runtime.engine import Engine
 from derma_training.bundle import Bundle
 from tests.e2e.conftest import start, stop
 from tests.faults.releases import release, served

@@ -13,19 +13,19 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from derma_export.engine import Engine
 from derma_export.exporter import Task, export_bundle
 from derma_export.gate import GateFailed
 from derma_export.graph import OnnxClassifier
-from derma_export.integrity import versions
 from derma_export.repository import withdrawn
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
 from derma_export.rollout.trial import Trial
 from derma_export.samples import synthetic_samples
 from derma_semantics import DermaClient
-from derma_semantics.contract import CANARY, CANDIDATE, NETWORK
-from derma_semantics.synthetic import draw
-from derma_semantics.transport import ModelControl
+from derma_semantics.domain.contract import CANARY, CANDIDATE, NETWORK
+from derma_semantics.imaging.synthetic import draw
+from derma_semantics.wire.transport import ModelControl
+from derma_serving.runtime.engine import Engine
+from derma_serving.runtime.integrity import versions
 from derma_training.bundle import Bundle
 from tests.e2e.conftest import start, stop
 from tests.faults.releases import corrupt_graph, cut_graph, failing_warm_up, release, served

@@ -17,9 +17,9 @@ import urllib3
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 from derma_semantics import AsyncDermaClient
-from derma_semantics.conditions import CODES
-from derma_semantics.contract import NETWORK
-from derma_semantics.transport import ModelControl
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.contract import NETWORK
+from derma_semantics.wire.transport import ModelControl
 from derma_training.bundle import Bundle
 
 # What the gate allows where other images share the batch, in fp32 (export/derma_export/gate.py).
@@ -72,7 +72,7 @@ def by_asyncio(service, images, **_):
 
 def by_pixels(client, images, **_):
     """Decoded here; the client sends what preprocessing makes of them."""
-    from derma_semantics.preprocess import decode
+    from derma_semantics.imaging.preprocess import decode
 
     return [row(client.classify(np.asarray(decode(path.read_bytes())))) for path in images]
 

@@ -11,8 +11,8 @@ import pytest
 import urllib3
 
 from derma_semantics import DermaClient
-from derma_semantics.contract import CLASSIFIER
-from derma_semantics.errors import Overloaded, ServiceUnavailable
+from derma_semantics.domain.contract import CLASSIFIER
+from derma_semantics.domain.errors import Overloaded, ServiceUnavailable
 from tests.faults.traffic import classifying
 from tests.faults.vitals import vitals
 

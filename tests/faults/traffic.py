@@ -18,7 +18,7 @@ from itertools import chain, cycle
 import numpy as np
 
 from derma_semantics import DermaClient
-from derma_semantics.transport import GrpcAsyncTransport
+from derma_semantics.wire.transport import GrpcAsyncTransport
 
 Ask = Callable[[], Awaitable[object]]
 

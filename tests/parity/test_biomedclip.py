@@ -5,10 +5,16 @@ import shutil
 import pytest
 import torch
 
-from derma_semantics.contract import RANDOM_WEIGHTS
+from derma_semantics.domain.contract import RANDOM_WEIGHTS
 from derma_training.bundle import BundleError
-from derma_training.model import add_lora, build_model, count_parameters, load_checkpoint, load_tokenizer
-from derma_training.random_weights import biomedclip
+from derma_training.network.model import (
+    add_lora,
+    build_model,
+    count_parameters,
+    load_checkpoint,
+    load_tokenizer,
+)
+from derma_training.network.random_weights import biomedclip
 
 
 @pytest.fixture(scope="module")

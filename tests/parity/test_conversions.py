@@ -8,7 +8,7 @@ from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.samples import synthetic_samples
 from derma_training import data
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
+from derma_training.network.classifier import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_merge(bundle, classifier, pixels):
 
 def test_merge_is_not_a_no_op(bundle, classifier, pixels):
     """The adapter matters: without it the embeddings are others."""
-    from derma_training.model import build_model
+    from derma_training.network.model import build_model
 
     with torch.inference_mode():
         base = build_model(bundle.path).encode_image(classifier.normalise(pixels), normalize=True)

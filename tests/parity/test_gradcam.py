@@ -6,9 +6,9 @@ from pytorch_grad_cam import GradCAM
 
 from derma_saliency.gradcam import gradcam
 from derma_saliency.tower import graph_from, prefix, to_grid
-from derma_semantics.preprocess import preprocess
+from derma_semantics.imaging.preprocess import preprocess
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
+from derma_training.network.classifier import Classifier
 
 
 class OwnSize(GradCAM):

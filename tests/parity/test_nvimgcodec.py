@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from derma_bench.hardware import gpus
-from derma_semantics.errors import InvalidImage
-from derma_semantics.nvimgcodec import Decoder
-from derma_semantics.preprocess import PIXEL_TOLERANCE, preprocess
-from derma_semantics.synthetic import draw
+from derma_semantics.domain.errors import InvalidImage
+from derma_semantics.imaging.preprocess import PIXEL_TOLERANCE, preprocess
+from derma_semantics.imaging.synthetic import draw
+from derma_serving.runtime.nvimgcodec import Decoder
 from tests.faults.mutations import mutated
 
 pytest.importorskip("nvidia.nvimgcodec", reason="nvidia-nvimgcodec is not installed")

@@ -7,8 +7,8 @@ import pytest
 from open_clip.transform import image_transform
 from PIL import Image, ImageOps
 
-from derma_semantics.preprocess import preprocess
-from derma_semantics.synthetic import draw
+from derma_semantics.imaging.preprocess import preprocess
+from derma_semantics.imaging.synthetic import draw
 
 SIZES = [
     (600, 450),

@@ -10,7 +10,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
 
-from derma_semantics.contract import CLASSIFIER
+from derma_semantics.domain.contract import CLASSIFIER
 
 DIGEST = "ab" * 32
 TYPES = {np.float32: "FP32", np.int32: "INT32", np.bool_: "BOOL", np.uint8: "UINT8"}

@@ -6,7 +6,7 @@ import numpy as np
 from pydicom import Dataset, FileMetaDataset, dcmwrite, uid
 from pydicom.encaps import encapsulate
 
-from derma_semantics.synthetic import draw
+from derma_semantics.imaging.synthetic import draw
 
 DERMOSCOPY = uid.DermoscopicPhotographyImageStorage
 NAME, IDENTITY, STUDY = "Nightingale^Florence", "PAT-18200512", "1.2.826.0.1.3680043.8.498.18200512"

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-import audit_log
-from audit_log import KEYS, AuditLog, entry
+from derma_serving.runtime import audit_log
+from derma_serving.runtime.audit_log import KEYS, AuditLog, entry
 
 IMAGE, BUNDLE = "cd" * 32, bytes.fromhex("ab" * 32)
 

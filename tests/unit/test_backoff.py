@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from backoff import MOST, BackOff
+from derma_serving.backoff import MOST, BackOff
 
 
 def starts(pauses, clock, seconds):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_training.learning.augmentation import Changes, draw
 from derma_training.learning.batches import Batches, TrainingSet, sampling
 from derma_training.learning.config import Augmentation, Balance, Phase

@@ -7,7 +7,7 @@ from click import ClickException
 from click.testing import CliRunner
 
 from derma_bench.cli import main
-from derma_bench.outcome import reported
+from derma_bench.failures import reported
 
 
 def test_help_teaches():

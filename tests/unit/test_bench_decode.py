@@ -26,8 +26,8 @@ from derma_bench.decode.decoders import (
 )
 from derma_bench.decode.measure import PROBABILITY_TOLERANCE, differences, measure, turns
 from derma_bench.decode.pictures import encode, pictures
-from derma_semantics.preprocess import PIXEL_TOLERANCE, preprocess, resize_and_crop
-from derma_semantics.preprocess import decode as decode_image
+from derma_semantics.imaging.preprocess import PIXEL_TOLERANCE, preprocess, resize_and_crop
+from derma_semantics.imaging.preprocess import decode as decode_image
 
 Jpeg = Callable[[int], bytes]
 EXACT = "simplejpeg + Pillow"

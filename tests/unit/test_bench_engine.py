@@ -18,7 +18,7 @@ from derma_bench.engine.measure import Plan, bursts, measure, summary
 from derma_export.exact import class_token_only
 from derma_export.samples import Samples
 from derma_training.bundle import Bundle
-from derma_training.classifier import Answers
+from derma_training.network.classifier import Answers
 
 WIDTH, HEADS, TOKENS, PATCHES = 8, 2, 5, 4
 PIXELS = torch.arange(6 * 4, dtype=torch.uint8).reshape(6, 2, 2, 1)

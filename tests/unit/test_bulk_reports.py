@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydicom import Dataset, FileMetaDataset, dcmread, uid
 
-from derma_semantics import cli
 from derma_semantics.client import DermaClient
-from derma_semantics.synthetic import draw
+from derma_semantics.commands import cli
+from derma_semantics.imaging.synthetic import draw
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_training.bundle import Bundle, BundleError, Calibration, seal
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import binom, binomtest
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.evaluation.metrics import MALIGNANT, MELANOMA, risk_report
 from derma_training.bundle import Calibration, write_calibration
 from derma_training.calibration.conformal import (

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from derma_semantics.contract import CANDIDATE, NETWORK
+from derma_semantics.domain.contract import CANDIDATE, NETWORK
 
-MODEL = Path(__file__).resolve().parents[2] / "deploy" / "canary" / "model.py"
+MODEL = Path(__file__).resolve().parents[2] / "deploy" / "derma_serving" / "canary" / "model.py"
 
 
 class Tensor:

@@ -6,15 +6,16 @@ from dataclasses import replace
 import click.testing
 import pytest
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.evaluation.truth import Case
 from derma_training.bundle import Bundle
+from derma_training.bundle.split import part_of
 from derma_training.calibration.scaling import Scaling
 from derma_training.calibration.thresholds import calibrate
-from derma_training.card import model_card
 from derma_training.cli import main
 from derma_training.data import labels, read
-from derma_training.evaluate import SEEN, answers, evaluate, part_of
+from derma_training.evaluate import SEEN, answers, evaluate
+from derma_training.learning.card import model_card
 from derma_training.learning.config import load
 
 IMAGES = 28

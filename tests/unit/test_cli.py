@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import click.testing
 import pytest
 
-from derma_semantics import cli
-from derma_semantics.conditions import CONDITIONS
-from derma_semantics.contract import Triage
-from derma_semantics.diagnosis import Diagnosis, Finding, ServedBundle
-from derma_semantics.errors import CorruptImage, Overloaded, ServiceUnavailable
+from derma_semantics.commands import cli
+from derma_semantics.domain.conditions import CONDITIONS
+from derma_semantics.domain.contract import Triage
+from derma_semantics.domain.diagnosis import Diagnosis, Finding, ServedBundle
+from derma_semantics.domain.errors import CorruptImage, Overloaded, ServiceUnavailable
 
 
 def diagnosis(triage=Triage.ROUTINE, top="NV", risk=0.1, bundle="mini"):
@@ -234,7 +234,7 @@ def complete(words, shell="bash"):
     """What the shell would be offered after these words."""
     env = {**os.environ, "_DERMA_COMPLETE": f"{shell}_complete", "COMP_WORDS": " ".join(words)}
     env["COMP_CWORD"] = str(len(words) - 1)
-    command = [sys.executable, "-c", "from derma_semantics.cli import main; main(prog_name='derma')"]
+    command = [sys.executable, "-c", "from derma_semantics.commands.cli import main; main(prog_name='derma')"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.splitlines()
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derma_semantics import cli
-from derma_semantics.conditions import CODES
-from derma_semantics.errors import CorruptImage, InvalidRequest, ServiceUnavailable
+from derma_semantics.commands import cli
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.errors import CorruptImage, InvalidRequest, ServiceUnavailable
 from derma_semantics.saliency import Explanation
 
 FOUND = {

@@ -5,9 +5,9 @@ import json
 import click.testing
 import pytest
 
-from derma_semantics import cli
-from derma_semantics.diagnosis import ServedBundle
-from derma_semantics.errors import ServiceUnavailable
+from derma_semantics.commands import cli
+from derma_semantics.domain.diagnosis import ServedBundle
+from derma_semantics.domain.errors import ServiceUnavailable
 
 BUNDLE = ServedBundle("ab" * 32, "mini", "fp32", "3")
 MODEL = {"name": "derma_classifier", "version": "1", "state": "READY", "reason": ""}

@@ -10,16 +10,16 @@ from PIL import Image
 
 from derma_semantics import AsyncDermaClient, DermaClient, Triage
 from derma_semantics.client import IN_FLIGHT
-from derma_semantics.errors import (
+from derma_semantics.domain.errors import (
     CorruptImage,
     DeadlineExceeded,
     EmptyImage,
     ImageTooLarge,
     ServiceUnavailable,
 )
-from derma_semantics.images import encoded
-from derma_semantics.preprocess import preprocess
-from derma_semantics.transport import _translate
+from derma_semantics.imaging.images import encoded
+from derma_semantics.imaging.preprocess import preprocess
+from derma_semantics.wire.transport import _translate
 
 DIGEST = "ab" * 32
 CODES_OF_XX = np.array([True, False, True, False, False, False, False])  # MEL, BCC

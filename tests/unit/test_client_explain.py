@@ -6,7 +6,7 @@ import time
 import pytest
 
 from derma_semantics import AsyncDermaClient, DermaClient
-from derma_semantics.errors import InvalidImage, Overloaded, ServiceUnavailable
+from derma_semantics.domain.errors import InvalidImage, Overloaded, ServiceUnavailable
 
 
 class Sidecar:

@@ -12,9 +12,9 @@ import pytest
 from tritonclient.grpc.model_config_pb2 import ModelEnsembling
 
 from derma_semantics import AsyncDermaClient, DermaClient
-from derma_semantics.connection import Connection
-from derma_semantics.errors import DeadlineExceeded, ServiceUnavailable
-from derma_semantics.transport import ModelControl, _request
+from derma_semantics.domain.errors import DeadlineExceeded, ServiceUnavailable
+from derma_semantics.wire.connection import Connection
+from derma_semantics.wire.transport import ModelControl, _request
 
 
 def test_an_answer_and_what_is_served(kserve):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from derma_semantics import AsyncDermaClient, DermaClient, Diagnosis
-from derma_semantics.cancellation import under_way
-from derma_semantics.errors import CorruptImage
-from derma_semantics.flow import in_order
+from derma_semantics.domain.errors import CorruptImage
+from derma_semantics.wire.cancellation import under_way
+from derma_semantics.wire.flow import in_order
 
 SIZE = 1000
 ANSWER = {

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from derma_semantics import AsyncDermaClient, DermaClient
-from derma_semantics.errors import (
+from derma_semantics.domain.errors import (
     AccessDenied,
     CorruptImage,
     DeadlineExceeded,
@@ -19,7 +19,7 @@ from derma_semantics.errors import (
     ServiceError,
     ServiceUnavailable,
 )
-from derma_semantics.retry import policy
+from derma_semantics.wire.retry import policy
 
 CODE = grpc.StatusCode
 FULL = (CODE.UNAVAILABLE, "in ensemble 'derma_classifier', Exceeds maximum queue size")

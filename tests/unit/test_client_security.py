@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from derma_semantics import TLS, AsyncDermaClient, DermaClient
-from derma_semantics.errors import ServiceUnavailable
+from derma_semantics.domain.errors import ServiceUnavailable
 
 if shutil.which("openssl") is None:
     pytest.skip("openssl makes the certificates", allow_module_level=True)

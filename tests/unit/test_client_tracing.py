@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from derma_semantics import AsyncDermaClient, DermaClient
-from derma_semantics.errors import CorruptImage
+from derma_semantics.domain.errors import CorruptImage
 
 METHOD = "inference.GRPCInferenceService/ModelInfer"
 DIGEST = "ab" * 32

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from options import service_options
-from settings import Settings
+from derma_serving.options import service_options
+from derma_serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "deploy" / "compose.yaml"

@@ -5,8 +5,8 @@ from google.protobuf import text_format
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
-from derma_export.configuration import engine_for
-from derma_export.engine import Engine
+from derma_serving.runtime.configuration import engine_for
+from derma_serving.runtime.engine import Engine
 
 CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
 

@@ -7,10 +7,10 @@ from google.protobuf import text_format
 from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
-from derma_export.configuration import engine_for
 from derma_export.repository import parameters
-from derma_semantics import contract
-from derma_semantics.conditions import CODES, CONDITIONS, RiskLevel, by_code
+from derma_semantics.domain import contract
+from derma_semantics.domain.conditions import CODES, CONDITIONS, RiskLevel, by_code
+from derma_serving.runtime.configuration import engine_for
 from derma_training.bundle import Bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
@@ -73,7 +73,7 @@ def test_config_matches_contract(model, profile):
 
 
 def test_the_canary_s_router_matches_contract():
-    text = (REPOSITORY.parent / "deploy" / "canary" / "config.pbtxt").read_text()
+    text = (REPOSITORY.parent / "deploy" / "derma_serving" / "canary" / "config.pbtxt").read_text()
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert (config.name, config.backend) == (contract.CANARY.name, contract.CANARY.backend)
     assert config.max_batch_size == contract.MAX_BATCH

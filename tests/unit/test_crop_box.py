@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derma_semantics.preprocess import crop_box, resize_and_crop
+from derma_semantics.imaging.preprocess import crop_box, resize_and_crop
 
 SIZES = [(600, 450), (450, 600), (224, 224), (1022, 767), (300, 225), (33, 999), (223, 640)]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_training import data
 from derma_training.data import Example, Parts, Shares
 from derma_training.data.pictures import THRESHOLD, compare, hashes

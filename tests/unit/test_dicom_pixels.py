@@ -6,8 +6,8 @@ from PIL import Image
 from pydicom import uid
 from pydicom.pixels import convert_color_space
 
-from derma_semantics.dicom import to_image
-from derma_semantics.preprocess import decode
+from derma_semantics.imaging.dicom import to_image
+from derma_semantics.imaging.preprocess import decode
 from tests.unit.photographs import DERMOSCOPY, NAME, compressed, dataset, rgb, saved, stream
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom import uid
 
-from derma_semantics import contract, errors, images
-from derma_semantics.dicom import to_image
+from derma_semantics.domain import contract, errors
+from derma_semantics.imaging import images
+from derma_semantics.imaging.dicom import to_image
 from tests.unit.photographs import IDENTITY, NAME, SECRETS, compressed, dataset, rgb, saved, stream
 
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from pydicom import uid
 
-from derma_semantics import contract, errors, images
-from derma_semantics.dicom import files, is_dicom, to_image
+from derma_semantics.domain import contract, errors
+from derma_semantics.imaging import images
+from derma_semantics.imaging.dicom import files, is_dicom, to_image
 from tests.unit.photographs import compressed, dataset, rgb, saved, stream
 
 
@@ -133,7 +134,8 @@ def test_without_the_extra_the_error_names_it():
 
 def test_images_load_no_pydicom_before_the_first_dicom_file():
     code = (
-        "import sys, derma_semantics.images as i; print('pydicom' in sys.modules, 'highdicom' in sys.modules)"
+        "import sys, derma_semantics.imaging.images; "
+        "print('pydicom' in sys.modules, 'highdicom' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -11,11 +11,11 @@ import pytest
 from pydicom import Dataset, FileMetaDataset, dcmread, dcmwrite, uid
 from pydicom.sr.codedict import codes as standard
 
-from derma_semantics import errors
-from derma_semantics.conditions import CODES, CONDITIONS
-from derma_semantics.diagnosis import ServedBundle, from_outputs
-from derma_semantics.dicom import codes, report, write_report
-from derma_semantics.synthetic import draw
+from derma_semantics.domain import errors
+from derma_semantics.domain.conditions import CODES, CONDITIONS
+from derma_semantics.domain.diagnosis import ServedBundle, from_outputs
+from derma_semantics.imaging.dicom import codes, report, write_report
+from derma_semantics.imaging.synthetic import draw
 
 BUNDLE = ServedBundle("ab" * 32, "derma-test", "fp32", "1")
 PROBABILITIES = np.array([0.6, 1e-9, 0.2, 0.15, 0.03, 0.01, 0.009999999], np.float32)

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from derma_semantics.errors import DeadlineExceeded, ServiceUnavailable
-from drain import drain
+from derma_semantics.domain.errors import DeadlineExceeded, ServiceUnavailable
+from derma_serving.drain import drain
 
 
 class FakeControl:

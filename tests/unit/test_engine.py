@@ -5,8 +5,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from derma_export.engine import Engine, EngineUnavailable, open_session, placement, require_no_fallback
 from derma_export.fusion import count, fused
+from derma_serving.runtime.engine import (
+    Engine,
+    EngineUnavailable,
+    open_session,
+    placement,
+    require_no_fallback,
+)
 
 WIDTH = 8
 

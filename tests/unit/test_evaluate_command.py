@@ -8,9 +8,9 @@ import click.testing
 import numpy as np
 import pytest
 
-from derma_semantics import cli
 from derma_semantics.client import DermaClient
-from derma_semantics.errors import CorruptImage, ServiceUnavailable
+from derma_semantics.commands import cli
+from derma_semantics.domain.errors import CorruptImage, ServiceUnavailable
 from derma_semantics.evaluation.truth import Case, write_truth
 
 DIGEST = "ab" * 32

@@ -161,7 +161,7 @@ def test_report_without_a_folder_is_the_same(written):
 def test_missing_packages_name_the_extra():
     code = (
         "import sys; sys.modules['isic_challenge_scoring'] = None\n"
-        "import derma_semantics, derma_semantics.cli\n"
+        "import derma_semantics, derma_semantics.commands.cli\n"
         "print([m for m in ('scipy', 'pandas', 'matplotlib', 'sklearn') if m in sys.modules])\n"
         "import derma_semantics.evaluation"
     )

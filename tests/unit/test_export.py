@@ -18,10 +18,10 @@ from derma_export.exporter import Task
 from derma_export.facts import facts
 from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.samples import folder_samples, synthetic_samples
-from derma_semantics.conditions import CODES
-from derma_semantics.contract import FACTS, MODELS, NETWORK
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.contract import FACTS, MODELS, NETWORK
 from derma_training.bundle import Bundle, Calibration, seal, write_calibration
-from derma_training.classifier import Answers, Classifier
+from derma_training.network.classifier import Answers, Classifier
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from derma_training.bundle import BundleError
-from derma_training.fetch import FILES, HubFile, fetch_base
+from derma_training.network.fetch import FILES, HubFile, fetch_base
 
 CONTENT = {"org/model/config.json": b"{}", "org/model/weights.bin": b"w" * 100_000}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

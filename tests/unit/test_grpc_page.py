@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import service_pb2
 
-from derma_semantics import contract
-from derma_semantics.conditions import CODES
+from derma_semantics.domain import contract
+from derma_semantics.domain.conditions import CODES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "grpc.md").read_text()

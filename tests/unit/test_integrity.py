@@ -10,12 +10,12 @@ import pytest
 from derma_export import repository
 from derma_export.cli import main
 from derma_export.exporter import Task, export_bundle
-from derma_export.integrity import Tampered, check_answers, check_version, versions
 from derma_export.samples import synthetic_samples
-from derma_semantics.contract import NETWORK
-from derma_semantics.integrity import sha256
+from derma_semantics.domain.contract import NETWORK
+from derma_semantics.domain.integrity import sha256
+from derma_serving.runtime.integrity import Tampered, check_answers, check_version, versions
 from derma_training.bundle import Bundle, BundleError
-from derma_training.classifier import Classifier
+from derma_training.network.classifier import Classifier
 
 # The network's own, and one for each profile.
 CONFIGURATIONS = len(list((repository.TEMPLATE / NETWORK.name).rglob("*.pbtxt")))

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from derma_semantics.conditions import CONDITIONS
-from derma_semantics.contract import Triage
-from derma_semantics.diagnosis import Diagnosis, Finding, ServedBundle
-from derma_semantics.journal import SYNC_ANSWERS, Journal
+from derma_semantics.bulk.journal import SYNC_ANSWERS, Journal
+from derma_semantics.domain.conditions import CONDITIONS
+from derma_semantics.domain.contract import Triage
+from derma_semantics.domain.diagnosis import Diagnosis, Finding, ServedBundle
 
 DIGEST = "ab" * 32
 FINDINGS = tuple(Finding(condition, 1 / 7) for condition in CONDITIONS)
@@ -109,7 +109,7 @@ def test_a_removed_journal_is_not_written_to(path):
 def test_the_disk_is_asked_seldom(path, monkeypatch):
     calls = []
     monkeypatch.setattr(os, "fsync", lambda _: calls.append(1))
-    monkeypatch.setattr("derma_semantics.journal.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("derma_semantics.bulk.journal.time.monotonic", lambda: 0.0)
     with Journal(path, DIGEST) as journal:
         for number in range(3 * SYNC_ANSWERS + 1):
             journal.append(f"{number}.jpg", answer())
@@ -120,7 +120,7 @@ def test_the_disk_is_asked_seldom(path, monkeypatch):
 def test_nor_later_than_a_second(path, monkeypatch):
     now, calls = [0.0], []
     monkeypatch.setattr(os, "fsync", lambda _: calls.append(now[0]))
-    monkeypatch.setattr("derma_semantics.journal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("derma_semantics.bulk.journal.time.monotonic", lambda: now[0])
     with Journal(path, DIGEST) as journal:
         for now[0] in (0.5, 0.9, 1.1, 1.5, 2.2):
             journal.append(f"{now[0]}.jpg", answer())

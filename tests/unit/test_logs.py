@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from derma_semantics import DermaClient
-from derma_semantics.errors import CorruptImage
-from derma_semantics.logs import JsonLines, TextLines
+from derma_semantics.domain.errors import CorruptImage
+from derma_semantics.wire.logs import JsonLines, TextLines
 
 RECORD = {"name": "derma", "levelname": "INFO", "levelno": 20, "msg": "failed: %s", "args": ("CorruptImage",)}
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from derma_semantics.domain.prevalence import at_prevalence
 from derma_semantics.evaluation import metrics
 from derma_semantics.evaluation.metrics import measure
-from derma_semantics.prevalence import at_prevalence
 
 
 def test_metrics_by_hand():

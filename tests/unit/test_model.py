@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from derma_training import architecture, text_package
 from derma_training.bundle import BundleError
 from derma_training.cli import main
-from derma_training.model import (
+from derma_training.network import architecture, text_package
+from derma_training.network.model import (
     TEXT_TARGETS,
     VISION_TARGETS,
     add_lora,

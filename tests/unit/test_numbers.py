@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from derma_semantics.numbers import significant
+from derma_semantics.domain.numbers import significant
 
 
 @pytest.mark.parametrize(

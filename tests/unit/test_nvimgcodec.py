@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from derma_bench.hardware import gpus
-from derma_semantics.contract import MAX_BATCH, MAX_PIXELS
-from derma_semantics.nvimgcodec import PIXELS_AT_ONCE, Decoder, _parts
-from derma_semantics.preprocess import PIXEL_TOLERANCE, preprocess
+from derma_semantics.domain.contract import MAX_BATCH, MAX_PIXELS
+from derma_semantics.imaging.preprocess import PIXEL_TOLERANCE, preprocess
+from derma_serving.runtime.nvimgcodec import PIXELS_AT_ONCE, Decoder, _parts
 
 MODEL = Path(__file__).resolve().parents[2] / "model_repository" / "derma_preprocess" / "1" / "model.py"
 

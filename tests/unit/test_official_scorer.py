@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.evaluation import metrics, official
 from derma_semantics.evaluation.metrics import measure
 from derma_semantics.evaluation.truth import Case, write_truth

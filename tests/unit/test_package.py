@@ -28,7 +28,7 @@ def test_unknown_names_are_refused():
 
 def test_import_loads_neither_torch_nor_upper_packages():
     code = (
-        "import sys, derma_semantics, derma_semantics.cli; "
+        "import sys, derma_semantics, derma_semantics.commands.cli; "
         "derma_semantics.DermaClient; "
         "print([m for m in ('torch','open_clip','onnx','derma_training','derma_export') if m in sys.modules])"
     )
@@ -39,7 +39,8 @@ def test_import_loads_neither_torch_nor_upper_packages():
 def test_preprocessing_needs_no_grpc():
     """The Triton server's environment has Pillow and numpy, and no client."""
     code = (
-        "import sys, derma_semantics.preprocess; print('grpc' in sys.modules, 'tritonclient' in sys.modules)"
+        "import sys, derma_semantics.imaging.preprocess; "
+        "print('grpc' in sys.modules, 'tritonclient' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -12,15 +12,15 @@ import torch
 
 from derma_export import fusion, gate
 from derma_export.cli import main
-from derma_export.engine import Engine, EngineUnavailable, open_session
 from derma_export.exact import ClassTokenBlock, class_token_only, whole_pixels
 from derma_export.exporter import Task, export_bundle
 from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.precision import attempts
 from derma_export.samples import labelled_samples, synthetic_samples
 from derma_export.sensitivity import by_noise, layers
+from derma_serving.runtime.engine import Engine, EngineUnavailable, open_session
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
+from derma_training.network.classifier import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -304,8 +304,8 @@ def test_int8_on_real_images(mini, isic2018, tmp_path):
 
 
 def test_labelled_samples_leave_the_test_part_alone(mini, isic2018):
+    from derma_training.bundle.split import bundle_parts
     from derma_training.data import read
-    from derma_training.recipe import bundle_parts
 
     parts = bundle_parts(Bundle.open(mini), read(isic2018))
     samples = labelled_samples(parts)

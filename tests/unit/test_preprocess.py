@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derma_semantics import errors
-from derma_semantics.contract import MAX_ENCODED_BYTES
-from derma_semantics.preprocess import decode, preprocess
+from derma_semantics.domain import errors
+from derma_semantics.domain.contract import MAX_ENCODED_BYTES
+from derma_semantics.imaging.preprocess import decode, preprocess
 
 
 def encode(image, format, **options):

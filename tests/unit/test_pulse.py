@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import pulse
-from pulse import Pulse, hangs
+from derma_serving import liveness as pulse
+from derma_serving.liveness import Pulse, hangs
 
 SHORT = 0.3
 

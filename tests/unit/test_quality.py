@@ -10,15 +10,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 
 from derma_export.graph import OnnxClassifier, export_onnx
-from derma_semantics.preprocess import resize_and_crop
-from derma_semantics.quality import REASONS
-from derma_semantics.synthetic import draw
+from derma_semantics.domain.quality import REASONS
+from derma_semantics.imaging.preprocess import resize_and_crop
+from derma_semantics.imaging.synthetic import draw
 from derma_training.bundle import Bundle, BundleError, seal
-from derma_training.classifier import Classifier
-from derma_training.data import Example, Parts
-from derma_training.quality import fit, pixels
-from derma_training.quality.check import QualityCheck
-from derma_training.quality.limits import (
+from derma_training.bundle.limits import (
     CLOUDS,
     LIMITS,
     MEASURES,
@@ -27,6 +23,11 @@ from derma_training.quality.limits import (
     read_quality,
     write_quality,
 )
+from derma_training.data import Example, Parts
+from derma_training.network import pixels
+from derma_training.network.check import QualityCheck
+from derma_training.network.classifier import Classifier
+from derma_training.quality import fit
 from derma_training.quality.pictures import DAMAGES, KINDS, noise
 
 CODES = [reason.code for reason in REASONS]

@@ -12,11 +12,11 @@ import click.testing
 import numpy as np
 import pytest
 
-from derma_semantics.conditions import CODES
-from derma_semantics.numbers import significant
-from derma_training.bundle import Bundle, seal, write_calibration
-from derma_training.calibration import folders, recalibrate
-from derma_training.calibration.folders import replace_folder
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.numbers import significant
+from derma_training.bundle import Bundle, folders, seal, write_calibration
+from derma_training.bundle.folders import replace_folder
+from derma_training.calibration import recalibrate
 from derma_training.cli import main
 from derma_training.data import read
 

@@ -7,17 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.evaluation.truth import Case
-from derma_training import architecture
 from derma_training.bundle import Bundle, BundleError
+from derma_training.bundle.split import bundle_parts
 from derma_training.cli import main
 from derma_training.data import read
 from derma_training.learning.config import load
-from derma_training.model import build_model
+from derma_training.learning.recipe import Place, make_bundle, split, train_weights
+from derma_training.network import architecture
+from derma_training.network.model import build_model
 from derma_training.prompts.report import summary
 from derma_training.prompts.wording import PARAPHRASES
-from derma_training.recipe import Place, bundle_parts, make_bundle, split, train_weights
 
 CONFIGURATION = """
 name = "small"
@@ -196,7 +197,7 @@ def test_mistakes_end_in_one_line(photos, start, configuration, tmp_path):
 
 
 def test_paraphrases_are_complete_and_were_never_trained_on():
-    from derma_semantics.conditions import CONDITIONS
+    from derma_semantics.domain.conditions import CONDITIONS
 
     assert tuple(PARAPHRASES) == CODES
     assert len({len(texts) for texts in PARAPHRASES.values()}) == 1

@@ -6,15 +6,16 @@ import click.testing
 import numpy as np
 import pytest
 
-from derma_export import cli, repository, shelf
-from derma_export.integrity import check_version, read_manifest, versions
-from derma_export.lock import locked
+from derma_export import cli, repository
+from derma_export import version_store as shelf
 from derma_export.repository import install, parameters, withdrawn
 from derma_export.rollout.cli import main
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
-from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK
-from derma_semantics.errors import ServiceError
-from derma_semantics.integrity import sha256
+from derma_semantics.domain.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK
+from derma_semantics.domain.errors import ServiceError
+from derma_semantics.domain.integrity import sha256
+from derma_serving.runtime.integrity import check_version, read_manifest, versions
+from derma_serving.runtime.lock import locked
 from derma_training.bundle import Bundle
 
 A, B, C = ("aa" * 32, "bb" * 32, "cc" * 32)

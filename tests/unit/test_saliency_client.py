@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derma_semantics import errors
-from derma_semantics.overlay import MAX_SIDE
-from derma_semantics.preprocess import crop_box
+from derma_semantics.domain import errors
+from derma_semantics.imaging.overlay import MAX_SIDE
+from derma_semantics.imaging.preprocess import crop_box
 from derma_semantics.saliency import Explanation, HttpSaliency
 
 IMAGE = b"any bytes"

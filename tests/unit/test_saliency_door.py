@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from derma_saliency.app import Limits, create_app
-from derma_semantics.errors import ImageTooLarge
+from derma_semantics.domain.errors import ImageTooLarge
 
 TOKEN = "a-token-of-the-test"
 

@@ -14,8 +14,8 @@ from derma_saliency.evaluation.pairs import find_pairs, read_conditions
 from derma_saliency.evaluation.statistics import difference
 from derma_saliency.explainer import Explainer
 from derma_saliency.methods import METHODS
-from derma_semantics.preprocess import preprocess
-from derma_semantics.synthetic import draw
+from derma_semantics.imaging.preprocess import preprocess
+from derma_semantics.imaging.synthetic import draw
 from derma_training.bundle import Bundle
 
 

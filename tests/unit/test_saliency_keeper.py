@@ -15,7 +15,7 @@ import pytest
 
 PROGRAM = """
 import logging, os, signal, socket, sys, time
-from derma_saliency.keeper import keep
+from derma_saliency.prefork import keep
 
 logging.basicConfig(format="%(created)f %(message)s")
 

@@ -11,11 +11,11 @@ from derma_saliency.explainer import Explainer, smooth
 from derma_saliency.methods import METHODS
 from derma_saliency.texts import check_text
 from derma_saliency.tower import recorded
-from derma_semantics.conditions import CODES
-from derma_semantics.errors import InvalidRequest
-from derma_semantics.preprocess import preprocess
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.errors import InvalidRequest
+from derma_semantics.imaging.preprocess import preprocess
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
+from derma_training.network.classifier import Classifier
 
 
 @pytest.fixture(scope="module")

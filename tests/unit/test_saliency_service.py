@@ -14,10 +14,10 @@ from PIL import Image
 
 from derma_saliency.app import Limits, create_app
 from derma_saliency.explainer import Explainer
-from derma_semantics import errors
-from derma_semantics.contract import MAX_ENCODED_BYTES
-from derma_semantics.diagnosis import ServedBundle
-from derma_semantics.preprocess import crop_box
+from derma_semantics.domain import errors
+from derma_semantics.domain.contract import MAX_ENCODED_BYTES
+from derma_semantics.domain.diagnosis import ServedBundle
+from derma_semantics.imaging.preprocess import crop_box
 from derma_semantics.saliency import Explanation, HttpSaliency
 from derma_training.bundle import Bundle
 

@@ -4,7 +4,7 @@ import mmap
 import os
 import secrets
 
-from segments import FOLDER, remove, unused
+from derma_serving.segments import FOLDER, remove, unused
 
 
 def test_only_what_nobody_uses_is_removed():

@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from derma_semantics.admin import admin_key
-from derma_semantics.connection import Connection
-from derma_semantics.transport import ModelControl
-from settings import ServerTLS, Settings, write_private
-
-LAUNCHER = Path(__file__).resolve().parents[2] / "deploy" / "launcher.py"
+from derma_semantics.wire.admin import admin_key
+from derma_semantics.wire.connection import Connection
+from derma_semantics.wire.transport import ModelControl
+from derma_serving.settings import ServerTLS, Settings, write_private
 
 
 class Files(ServerTLS):
@@ -96,12 +94,12 @@ def test_the_key_file_is_for_its_owner_alone(tmp_path):
     ("options", "reason"),
     [
         (["--host=0.0.0.0"], "anyone could ask"),
-        (["--tls-key", str(LAUNCHER)], "needs both"),
-        (["--tls-key", str(LAUNCHER), "--tls-certificate", str(LAUNCHER)], "cannot be used"),
+        (["--tls-key", __file__], "needs both"),
+        (["--tls-key", __file__, "--tls-certificate", __file__], "cannot be used"),
     ],
 )
 def test_the_launcher_refuses_before_it_starts_anything(options, reason, tmp_path):
-    command = [sys.executable, str(LAUNCHER), "serve", f"--state={tmp_path}", *options]
+    command = [sys.executable, "-m", "derma_serving", "serve", f"--state={tmp_path}", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
     assert list(tmp_path.iterdir()) == []

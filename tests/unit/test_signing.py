@@ -11,10 +11,10 @@ import pytest
 
 from derma_export import repository
 from derma_export.cli import main as export
-from derma_semantics.contract import NETWORK
+from derma_semantics.domain.contract import NETWORK
 from derma_training.bundle import Bundle, seal, sha256
+from derma_training.bundle.signing import SignatureError, is_encrypted, make_key, require_signature, sign
 from derma_training.cli import main as train
-from derma_training.signing import SignatureError, is_encrypted, make_key, require_signature, sign
 
 SIGNATURE = "bundle.json.minisig"
 # Made with `minisign 0.11` over a bundle.json of the three bytes "{}\n".

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from derma_semantics.errors import ServiceError, ServiceUnavailable
-from supervisor import Supervisor
+from derma_semantics.domain.errors import ServiceError, ServiceUnavailable
+from derma_serving.supervisor import Supervisor
 
 CLASSIFIER, PREPROCESS, NETWORK = "derma_classifier", "derma_preprocess", "derma_biomedclip"
 CANDIDATE, CANARY = "derma_biomedclip_candidate", "derma_canary"

@@ -4,7 +4,8 @@ import click.testing
 import numpy as np
 from PIL import Image
 
-from derma_semantics.synthetic import draw, main
+from derma_semantics.commands.synthetic import synthetic as main
+from derma_semantics.imaging.synthetic import draw
 
 
 def test_same_seed_same_picture():

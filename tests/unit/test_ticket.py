@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from derma_semantics import ticket
+from derma_serving.runtime import ticket
 
 IMAGE, PIXELS = b"an image", np.arange(224 * 224 * 3, dtype=np.uint8).reshape(224, 224, 3)
 

@@ -11,9 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from derma_semantics.conditions import CONDITIONS
-from derma_training import architecture
-from derma_training.classifier import Normalise
+from derma_semantics.domain.conditions import CONDITIONS
 from derma_training.learning.augmentation import blend
 from derma_training.learning.batches import TrainingSet
 from derma_training.learning.checkpoint import restore, trainable
@@ -22,7 +20,9 @@ from derma_training.learning.definitions import Definitions
 from derma_training.learning.fit import Run, fit
 from derma_training.learning.rates import cosine, parameter_groups
 from derma_training.learning.teachers import Teachers
-from derma_training.model import add_lora, build_model, encode_conditions, load_tokenizer
+from derma_training.network import architecture
+from derma_training.network.classifier import Normalise
+from derma_training.network.model import add_lora, build_model, encode_conditions, load_tokenizer
 
 PROMPTS = {condition.code: condition.prompts for condition in CONDITIONS}
 NORMALISE = Normalise([0.5] * 3, [0.5] * 3)
@@ -281,13 +281,13 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 from accelerate import Accelerator
-from derma_semantics.conditions import CONDITIONS
+from derma_semantics.domain.conditions import CONDITIONS
 from derma_training.learning.batches import TrainingSet
-from derma_training.classifier import Normalise
+from derma_training.network.classifier import Normalise
 from derma_training.learning.config import Phase
 from derma_training.learning.fit import Run, fit
 from derma_training.learning import fit as module
-from derma_training.model import build_model, load_tokenizer
+from derma_training.network.model import build_model, load_tokenizer
 
 folder, place, phase, drop_path = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "drop"
 module.CHECKPOINT_STEPS = 2

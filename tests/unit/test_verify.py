@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import click.testing
 import pytest
 
-from derma_semantics import cli
-from derma_semantics.diagnosis import ServedBundle
-from derma_semantics.errors import ServiceUnavailable
+from derma_semantics.commands import cli
+from derma_semantics.domain.diagnosis import ServedBundle
+from derma_semantics.domain.errors import ServiceUnavailable
 from derma_training.bundle import Bundle
 
 

@@ -5,14 +5,14 @@ import threading
 
 import pytest
 
-import weights
 from derma_export import repository
-from derma_export.shelf import copy_configuration
-from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
-from derma_semantics.errors import ServiceUnavailable
-from derma_semantics.integrity import sha256
-from server import TritonServer
-from settings import Settings
+from derma_export.version_store import copy_configuration
+from derma_semantics.domain.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
+from derma_semantics.domain.errors import ServiceUnavailable
+from derma_semantics.domain.integrity import sha256
+from derma_serving import weights
+from derma_serving.server import TritonServer
+from derma_serving.settings import Settings
 
 REFUSED = (
     r"altered weights do not serve: .*{}/model\.onnx is not the graph that was exported: sha256 \w{{12}}"

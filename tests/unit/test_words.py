@@ -9,7 +9,6 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from derma_semantics.evaluation.truth import Case
-from derma_training import architecture
 from derma_training.bundle import (
     WEIGHTS,
     Calibration,
@@ -18,23 +17,24 @@ from derma_training.bundle import (
     write_json,
     write_prompts,
 )
-from derma_training.classifier import Normalise
+from derma_training.bundle.split import bundle_parts
 from derma_training.data import Parts, read
 from derma_training.learning.batches import TrainingSet
 from derma_training.learning.config import Phase, load
 from derma_training.learning.fit import Run
+from derma_training.learning.recipe import PROMPTS, Place, make_bundle, split, train_weights
+from derma_training.learning.start import BASES, check_unseen
 from derma_training.learning.words import fit_words
-from derma_training.model import add_lora, build_model, encode_conditions, load_merged, load_tokenizer
-from derma_training.recipe import (
-    PROMPTS,
-    Place,
-    bundle_parts,
-    make_bundle,
+from derma_training.network import architecture
+from derma_training.network.classifier import Normalise
+from derma_training.network.model import (
+    add_lora,
+    build_model,
+    encode_conditions,
+    load_merged,
+    load_tokenizer,
     save_weights,
-    split,
-    train_weights,
 )
-from derma_training.start import BASES, check_unseen
 
 WORDS = """
 name = "small"

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import click
 
-from derma_semantics.terminal import help_text
+from derma_semantics.commands.terminal import help_text
 from derma_training.calibration.targets import Targets
 from derma_training.options import FOLDER, SOURCES, counted, read, reported, target
 
@@ -75,7 +75,7 @@ def fit(
     """
     from derma_training.evaluate import summary
     from derma_training.learning.config import load
-    from derma_training.recipe import Place, make_bundle, split, train_weights
+    from derma_training.learning.recipe import Place, make_bundle, split, train_weights
 
     with reported():
         config, place = load(configuration, changes), Place(start, out)
@@ -99,8 +99,8 @@ def prompts(folder: Path, data: tuple[str, ...], heads: bool, as_json: bool) -> 
     Heads are trained on the bundle's training part and measured, as the texts are, on its test part.
     """
     from derma_training.bundle import Bundle
+    from derma_training.bundle.split import bundle_parts
     from derma_training.prompts.report import report, summary
-    from derma_training.recipe import bundle_parts
 
     with reported():
         bundle = Bundle.open(folder)
@@ -128,8 +128,9 @@ def prompts(folder: Path, data: tuple[str, ...], heads: bool, as_json: bool) -> 
 def evaluate(folder: Path, data: tuple[str, ...], part: str, out: Path | None, as_json: bool) -> None:
     """Measure a bundle on the lesions that its training never saw."""
     from derma_training.bundle import Bundle
+    from derma_training.bundle.split import part_of
     from derma_training.evaluate import evaluate as measure_bundle
-    from derma_training.evaluate import part_of, summary
+    from derma_training.evaluate import summary
 
     with reported():
         bundle = Bundle.open(folder)
@@ -189,10 +190,10 @@ def calibrate(
     printed and calibration.json say which it is, and from where.
     """
     from derma_training.bundle import Bundle
+    from derma_training.bundle.split import part_of
     from derma_training.calibration.recalibrate import everything_of, missing_prevalence, recalibrate
     from derma_training.calibration.report import readable
     from derma_training.calibration.scaling import BY_HAND
-    from derma_training.evaluate import part_of
 
     with reported():
         targets, old = Targets(**shares), Bundle.open(folder)
@@ -228,10 +229,10 @@ def quality(folder: Path, data: tuple[str, ...], photographs: Path | None) -> No
     labels, of which the other half is then measured.
     """
     from derma_training.bundle import Bundle
+    from derma_training.bundle.split import bundle_parts
     from derma_training.quality.fit import with_quality
     from derma_training.quality.photographs import decoded, halves
     from derma_training.quality.report import alarms
-    from derma_training.recipe import bundle_parts
 
     with reported():
         old = Bundle.open(folder)
@@ -271,9 +272,9 @@ def judge_quality(
     have served to choose what is measured.
     """
     from derma_training.bundle import Bundle
+    from derma_training.bundle.split import bundle_parts
     from derma_training.quality.fit import halved
     from derma_training.quality.report import report, table
-    from derma_training.recipe import bundle_parts
 
     with reported():
         bundle = Bundle.open(folder)
@@ -301,7 +302,7 @@ def info(folder: Path, rank: int, alpha: int, text: bool, checkpoint: Path | Non
 
     BUNDLE may also be a folder with BiomedCLIP's configuration and no weights.
     """
-    from derma_training.model import add_lora, build_model, count_parameters, load_checkpoint
+    from derma_training.network.model import add_lora, build_model, count_parameters, load_checkpoint
 
     with reported():
         model = build_model(folder, weights=False)
@@ -340,7 +341,7 @@ def audit_data(sources: tuple[str, ...], max_nevi: int, seed: int, as_json: bool
 @click.option("--endpoint", envvar="HF_ENDPOINT", help="A mirror of the hub.  [env: HF_ENDPOINT]")
 def fetch_base(folder: Path, endpoint: str | None) -> None:
     """Download BiomedCLIP (784 MB) into FOLDER and check its sha256."""
-    from derma_training.fetch import fetch_base as fetch
+    from derma_training.network.fetch import fetch_base as fetch
 
     with reported():
         fetch(folder, endpoint=endpoint)
@@ -355,7 +356,7 @@ def keygen(key: Path, no_password: bool) -> None:
 
     Both are minisign's. The password is asked for, or taken from DERMA_KEY_PASSWORD.
     """
-    from derma_training.signing import make_key
+    from derma_training.bundle.signing import make_key
 
     with reported():
         public = make_key(key, None if no_password else _password(key, new=True))
@@ -376,8 +377,8 @@ def sign(folder: Path, key: Path) -> None:
     An encrypted key's password is asked for, or taken from DERMA_KEY_PASSWORD.
     """
     from derma_training.bundle import Bundle
-    from derma_training.signing import is_encrypted
-    from derma_training.signing import sign as sign_bundle
+    from derma_training.bundle.signing import is_encrypted
+    from derma_training.bundle.signing import sign as sign_bundle
 
     with reported():
         bundle = Bundle.open(folder)

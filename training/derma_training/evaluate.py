@@ -10,7 +10,6 @@ The answers measured are those of the network that is exported; the figures are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,13 @@ from derma_semantics.evaluation.metrics import Floats, Ints
 from derma_semantics.evaluation.report import Answers, report_on, summary, write_report
 from derma_semantics.evaluation.truth import Case
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
-from derma_training.data import Example, load_pixels, pick
+from derma_training.bundle.split import split_names
+from derma_training.data import Example, load_pixels
+from derma_training.network.classifier import Classifier
 
-__all__ = ["answers", "evaluate", "part_of", "split_names", "summary"]
+__all__ = ["answers", "evaluate", "summary"]
 
 BATCH = 64
-SPLIT = "split.json"
 SEEN = "Training saw some of these images: the figures flatter."
 
 
@@ -55,20 +54,6 @@ def answers(bundle: Bundle, examples: Sequence[Example]) -> tuple[Floats, Ints]:
     return given.probabilities, given.triage
 
 
-def part_of(bundle: Bundle, examples: Sequence[Example], part: str) -> list[Example]:
-    """The examples that the bundle keeps aside as this part, or all there are.
-
-    Raises:
-        ValueError: the bundle names no such part, or the data lacks some of its images.
-    """
-    if part == "all":
-        return list(examples)
-    names = _split(bundle).get(part)
-    if not names:
-        raise ValueError(f"{bundle.path} has no images of part {part!r} in {SPLIT}")
-    return pick(examples, names)
-
-
 @torch.inference_mode()
 def _answers(bundle: Bundle, examples: Sequence[Example]) -> Answers:
     classifier, calibration = Classifier.from_bundle(bundle), bundle.calibration
@@ -85,13 +70,3 @@ def _answers(bundle: Bundle, examples: Sequence[Example]) -> Answers:
 
 def _case(example: Example) -> Case:
     return Case(example.name, example.condition, example.lesion, example.age, example.sex, example.site)
-
-
-def _split(bundle: Bundle) -> dict[str, list[str]]:
-    path = bundle.path / SPLIT
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def split_names(bundle: Bundle) -> set[str]:
-    """Every image of the bundle's split; of its training images only where it names them."""
-    return {name for names in _split(bundle).values() for name in names}

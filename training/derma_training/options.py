@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_training.calibration.targets import DEFAULTS
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from derma_bench.payloads import jpegs, payloads
 from derma_bench.ratios import ratio, spread
 from derma_bench.servers.ours import OURS, REPOSITORY, ours, served
 from derma_bench.servers.processes import ServiceFailed
-from derma_semantics.contract import MAX_BATCH
+from derma_semantics.domain.contract import MAX_BATCH
 
 POLL = 0.05
 # Slower than an image in five seconds is a service that hangs.

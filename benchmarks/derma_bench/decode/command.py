@@ -19,9 +19,10 @@ from derma_bench import options
 from derma_bench.decode.decoders import DECODERS, Decoder, by_nvimgcodec
 from derma_bench.decode.measure import judge, measure
 from derma_bench.decode.pictures import QUALITY, Size
+from derma_bench.failures import reported
 from derma_bench.hardware import gpus
-from derma_bench.outcome import finish, reported
-from derma_semantics.terminal import help_text
+from derma_bench.outcome import finish
+from derma_semantics.commands.terminal import help_text
 from derma_training.bundle import Bundle
 
 SIZES = ((600, 450), (1024, 768), (4000, 3000))

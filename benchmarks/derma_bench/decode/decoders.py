@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from derma_semantics import nvimgcodec
-from derma_semantics.contract import IMAGE_SIZE
-from derma_semantics.preprocess import preprocess
+from derma_semantics.domain.contract import IMAGE_SIZE
+from derma_semantics.imaging.preprocess import preprocess
+from derma_serving.runtime import nvimgcodec
 
 Pixels = NDArray[np.uint8]
 Decoder = Callable[[bytes], Pixels]

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from derma_bench.decode.decoders import AtOnce, Decoder, Pixels
 from derma_bench.decode.pictures import Size, pictures
 from derma_bench.ratios import ratio, spread
-from derma_semantics.preprocess import PIXEL_TOLERANCE
+from derma_semantics.imaging.preprocess import PIXEL_TOLERANCE
 from derma_training.bundle import Bundle
 
 # What a decoder may change, beside pixels. The command's --help states both; a test compares.
@@ -140,7 +140,7 @@ def _speed(rows: Sequence[Row], name: str, first: str) -> Row:
 
 def judge(bundle: Bundle) -> Probabilities:
     """PyTorch in fp32."""
-    from derma_training.classifier import Classifier
+    from derma_training.network.classifier import Classifier
 
     classifier = Classifier.from_bundle(bundle)
 

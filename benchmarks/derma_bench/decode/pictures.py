@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from derma_semantics.contract import IMAGE_SUFFIXES
-from derma_semantics.synthetic import draw
+from derma_semantics.domain.contract import IMAGE_SUFFIXES
+from derma_semantics.imaging.synthetic import draw
 
 LARGEST_DRAWN = 1024
 NOISE = 3

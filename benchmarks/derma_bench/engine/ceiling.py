@@ -23,8 +23,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from derma_export.engine import Engine, EngineUnavailable, open_session
 from derma_export.graph import OPSET
+from derma_serving.runtime.engine import Engine, EngineUnavailable, open_session
 
 TOKENS, WIDTH, HIDDEN = 197, 768, 3072  # of ViT-B/16 at 224 pixels
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -23,9 +23,10 @@ import click
 from derma_bench import options
 from derma_bench.engine.kinds import KINDS, REFERENCE, startable
 from derma_bench.engine.measure import Plan, measure
-from derma_bench.outcome import finish, reported
+from derma_bench.failures import reported
+from derma_bench.outcome import finish
 from derma_export.samples import folder_samples, synthetic_samples
-from derma_semantics.terminal import help_text
+from derma_semantics.commands.terminal import help_text
 from derma_training.bundle import Bundle
 
 SYNTHETIC_IMAGES = 64

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from derma_bench.engine.kinds import Contender
 from derma_export.gate import Runner, companion_effect, in_batches
-from derma_training.classifier import Answers
+from derma_training.network.classifier import Answers
 
 COMPANIONS = 8
 

@@ -22,7 +22,7 @@ from derma_export.exact import class_token_only
 from derma_export.graph import INPUT, export_onnx
 from derma_export.precision import to_fp16, to_int8
 from derma_export.sensitivity import outside_the_blocks
-from derma_training.classifier import Classifier
+from derma_training.network.classifier import Classifier
 
 PRODUCTS = ["MatMul", "Gemm"]
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from derma_bench.engine.graphs import Workshop
-from derma_export.engine import PROVIDERS, Engine, Precision, Provider
 from derma_export.gate import Runner
 from derma_export.graph import OnnxClassifier
-from derma_training.classifier import Answers, Classifier
+from derma_serving.runtime.engine import PROVIDERS, Engine, Precision, Provider
+from derma_training.network.classifier import Answers, Classifier
 
 REFERENCE = "torch-fp32"
 

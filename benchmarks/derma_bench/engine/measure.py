@@ -27,7 +27,7 @@ from derma_bench.ratios import ratio, spread
 from derma_export.gate import Runner
 from derma_export.samples import Samples
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
+from derma_training.network.classifier import Classifier
 
 CALIBRATION_IMAGES = 128
 

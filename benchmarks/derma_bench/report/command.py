@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from derma_bench.failures import reported
 from derma_bench.options import FILE
-from derma_bench.outcome import reported
 
 
 @click.command()

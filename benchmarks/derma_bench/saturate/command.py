@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from derma_bench import options
-from derma_bench.outcome import finish, reported
+from derma_bench.failures import reported
+from derma_bench.outcome import finish
 from derma_bench.payloads import described, payloads
 
 

@@ -20,12 +20,12 @@ from fastapi import Body, FastAPI, HTTPException
 from open_clip.transform import image_transform
 from PIL import Image, UnidentifiedImageError
 
-from derma_semantics.conditions import CODES
-from derma_semantics.contract import IMAGE_SIZE
-from derma_semantics.terminal import help_text
+from derma_semantics.commands.terminal import help_text
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.contract import IMAGE_SIZE
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
-from derma_training.model import pixel_statistics
+from derma_training.network.classifier import Classifier
+from derma_training.network.model import pixel_statistics
 
 
 def create_app(folder: Path) -> FastAPI:

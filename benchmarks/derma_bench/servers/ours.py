@@ -24,8 +24,8 @@ from derma_bench.load.senders import derma
 from derma_bench.servers.processes import HOST, ServiceFailed, free_ports, process
 from derma_bench.servers.running import Running
 from derma_semantics import DermaClient
-from derma_semantics.contract import NETWORK
-from derma_semantics.transport import GrpcTransport, ModelControl, translated
+from derma_semantics.domain.contract import NETWORK
+from derma_semantics.wire.transport import GrpcTransport, ModelControl, translated
 
 OURS = "derma"
 REPOSITORY = ROOT / "model_repository"
@@ -57,8 +57,7 @@ def triton(
     folders = [f"--repository={repository.resolve()}", f"--state={state.resolve()}"]
     numbers = [f"--{option}={port}" for option, port in options.items()]
     audited = [f"--audit-log={state.resolve() / 'audit.jsonl'}"] if audit else []
-    launcher = str(ROOT / "deploy" / "launcher.py")
-    command = [sys.executable, launcher, "serve", *folders, *numbers, *audited]
+    command = [sys.executable, "-m", "derma_serving", "serve", *folders, *numbers, *audited]
     log = state / "launcher.log"
     # The service takes it from here, and so does what reads its statistics.
     os.environ.setdefault("DERMA_ADMIN_KEY", secrets.token_urlsafe(32))

@@ -17,7 +17,7 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from derma_semantics.contract import MODELS, NETWORK
+from derma_semantics.domain.contract import MODELS, NETWORK
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from derma_bench.servers.processes import cpu_seconds
 from derma_bench.servers.running import Running
 from derma_bench.service import triton_statistics
 from derma_bench.service.comparison import Plan
-from derma_export.configuration import engine_for
-from derma_export.engine import Engine, open_session
-from derma_semantics.contract import NETWORK
-from derma_semantics.preprocess import preprocess
+from derma_semantics.domain.contract import NETWORK
+from derma_semantics.imaging.preprocess import preprocess
+from derma_serving.runtime.configuration import engine_for
+from derma_serving.runtime.engine import Engine, open_session
 
 BATCHES = (1, 8)
 LOOP = "engine loop"

@@ -15,8 +15,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from derma_semantics.contract import CLASSIFIER, NETWORK, PREPROCESS
-from derma_semantics.transport import ModelControl
+from derma_semantics.domain.contract import CLASSIFIER, NETWORK, PREPROCESS
+from derma_semantics.wire.transport import ModelControl
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 SHOWN = {PREPROCESS.name: "decode", NETWORK.name: "network"}

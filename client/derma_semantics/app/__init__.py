@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from derma_semantics.contract import MAX_ENCODED_BYTES
+from derma_semantics.domain.contract import MAX_ENCODED_BYTES
 
 ACCENT = "#0b6e7f"
 SCRIPT = Path(__file__).with_name("script.py")

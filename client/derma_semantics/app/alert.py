@@ -21,10 +21,10 @@ from derma_semantics.app.texts import (
     rate,
     typeset,
 )
-from derma_semantics.conditions import RiskLevel
-from derma_semantics.contract import Triage
-from derma_semantics.diagnosis import Diagnosis
-from derma_semantics.numbers import significant
+from derma_semantics.domain.conditions import RiskLevel
+from derma_semantics.domain.contract import Triage
+from derma_semantics.domain.diagnosis import Diagnosis
+from derma_semantics.domain.numbers import significant
 
 GROUPS = {"melanoma": "melanoma", "malignancy": "malignant or pre-malignant"}
 MEANING = {

@@ -10,8 +10,8 @@ from typing import Any
 
 from derma_semantics.app import texts
 from derma_semantics.app.markup import Markup, box, element, show
-from derma_semantics.diagnosis import ServedBundle
-from derma_semantics.numbers import significant
+from derma_semantics.domain.diagnosis import ServedBundle
+from derma_semantics.domain.numbers import significant
 
 
 def render(served: ServedBundle | None) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from derma_semantics.app.markup import Markup, element
 from derma_semantics.app.texts import first_upper, percent
-from derma_semantics.conditions import RiskLevel
-from derma_semantics.diagnosis import Diagnosis, Finding
+from derma_semantics.domain.conditions import RiskLevel
+from derma_semantics.domain.diagnosis import Diagnosis, Finding
 
 TAGS = {RiskLevel.HIGH: "malignant", RiskLevel.PREMALIGNANT: "pre-malignant"}
 

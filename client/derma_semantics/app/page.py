@@ -16,8 +16,8 @@ from derma_semantics.app.markup import box, element, show
 from derma_semantics.app.service import watch
 from derma_semantics.app.source import Photo
 from derma_semantics.client import DermaClient
-from derma_semantics.diagnosis import Diagnosis, ServedBundle
-from derma_semantics.errors import DermaError, InvalidImage
+from derma_semantics.domain.diagnosis import Diagnosis, ServedBundle
+from derma_semantics.domain.errors import DermaError, InvalidImage
 
 HERE = Path(__file__).parent
 

@@ -14,10 +14,10 @@ import streamlit as st
 from derma_semantics.app import texts
 from derma_semantics.app.markup import box, element, show
 from derma_semantics.client import DEFAULT_SALIENCY_URL, DEFAULT_URL, DermaClient
-from derma_semantics.connection import tls_from_environment
-from derma_semantics.contract import RANDOM_WEIGHTS
-from derma_semantics.diagnosis import ServedBundle
-from derma_semantics.errors import DermaError
+from derma_semantics.domain.contract import RANDOM_WEIGHTS
+from derma_semantics.domain.diagnosis import ServedBundle
+from derma_semantics.domain.errors import DermaError
+from derma_semantics.wire.connection import tls_from_environment
 
 # Seconds between two looks at a service, and that one look may take.
 EVERY = 3.0

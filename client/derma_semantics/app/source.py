@@ -17,11 +17,11 @@ from PIL import Image
 
 from derma_semantics.app import texts
 from derma_semantics.app.markup import box, show
-from derma_semantics.contract import CLIENT_SUFFIXES
-from derma_semantics.dicom import is_dicom, to_image
-from derma_semantics.errors import InvalidImage
-from derma_semantics.preprocess import decode
-from derma_semantics.synthetic import draw
+from derma_semantics.domain.contract import CLIENT_SUFFIXES
+from derma_semantics.domain.errors import InvalidImage
+from derma_semantics.imaging.dicom import is_dicom, to_image
+from derma_semantics.imaging.preprocess import decode
+from derma_semantics.imaging.synthetic import draw
 
 SAMPLES = 6
 SHOWN = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from derma_semantics.contract import MAX_ENCODED_BYTES, MAX_PIXELS, SET_COVERAGE
+from derma_semantics.domain.contract import MAX_ENCODED_BYTES, MAX_PIXELS, SET_COVERAGE
 
 NOTICE = "Research use. Not a medical device."
 LEAD = (

@@ -14,9 +14,9 @@ from derma_semantics.app.markup import Markup, box, element, show
 from derma_semantics.app.service import EVERY
 from derma_semantics.app.source import Photo
 from derma_semantics.client import DermaClient
-from derma_semantics.conditions import CONDITIONS
-from derma_semantics.diagnosis import Diagnosis
-from derma_semantics.errors import DeadlineExceeded, DermaError, ServiceError, ServiceUnavailable
+from derma_semantics.domain.conditions import CONDITIONS
+from derma_semantics.domain.diagnosis import Diagnosis
+from derma_semantics.domain.errors import DeadlineExceeded, DermaError, ServiceError, ServiceUnavailable
 from derma_semantics.saliency import Explanation
 
 PATIENCE = 20.0

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from derma_semantics.diagnosis import Diagnosis
-from derma_semantics.errors import DermaError
+from derma_semantics.domain.diagnosis import Diagnosis
+from derma_semantics.domain.errors import DermaError
 
 # What a DICOM file is known by: its magic letters follow 128 free bytes.
 PREAMBLE = 132
@@ -20,7 +20,7 @@ def reported(path: Path, answer: Diagnosis, folder: Path) -> Diagnosis | DermaEr
     Raises:
         ImportError: highdicom is missing.
     """
-    from derma_semantics.dicom import is_dicom, write_report
+    from derma_semantics.imaging.dicom import is_dicom, write_report
 
     try:
         with path.open("rb") as file:

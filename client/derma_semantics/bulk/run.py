@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from derma_semantics.bulk.failures import Failures
+from derma_semantics.bulk.journal import Journal, stamp
 from derma_semantics.bulk.reports import reported
 from derma_semantics.bulk.table import packed, write_table
 from derma_semantics.client import DermaClient
-from derma_semantics.contract import MAX_BATCH
-from derma_semantics.diagnosis import Diagnosis, ServedBundle
-from derma_semantics.errors import AccessDenied, DeadlineExceeded, ServiceError, ServiceUnavailable
-from derma_semantics.journal import Journal, stamp
+from derma_semantics.domain.contract import MAX_BATCH
+from derma_semantics.domain.diagnosis import Diagnosis, ServedBundle
+from derma_semantics.domain.errors import AccessDenied, DeadlineExceeded, ServiceError, ServiceUnavailable
 
 # So many images in a row that ran out of time, or met a failing server, are not at fault themselves.
 LATE_IN_A_ROW = 16

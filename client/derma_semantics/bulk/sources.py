@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from glob import has_magic, iglob
 from typing import NoReturn
 
-from derma_semantics.contract import CLIENT_SUFFIXES
+from derma_semantics.domain.contract import CLIENT_SUFFIXES
 
 LIST = "-"
 

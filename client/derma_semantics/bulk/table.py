@@ -24,9 +24,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from derma_semantics.bulk.journal import STAMP, Record
 from derma_semantics.bulk.sources import printable
-from derma_semantics.conditions import CODES
-from derma_semantics.journal import STAMP, Record
+from derma_semantics.domain.conditions import CODES
 
 ROW_GROUP = 4096
 LISTS = ("prediction_set", "quality")

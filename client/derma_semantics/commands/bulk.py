@@ -15,8 +15,8 @@ from derma_semantics.bulk.run import errors_of, journal_of
 from derma_semantics.bulk.sources import LIST
 from derma_semantics.commands.options import JSON, NEW_FILE, REPORTS, Service, connected
 from derma_semantics.commands.printing import NOTICE, Refused, progress, unavailable
-from derma_semantics.contract import MAX_BATCH
-from derma_semantics.errors import DermaError
+from derma_semantics.domain.contract import MAX_BATCH
+from derma_semantics.domain.errors import DermaError
 
 
 @click.command()

@@ -12,9 +12,9 @@ import click
 from derma_semantics.bulk.reports import reported
 from derma_semantics.commands.options import JSON, REPORTS, Service, connected
 from derma_semantics.commands.printing import NOTICE, readable, record, say_failure, unavailable
-from derma_semantics.contract import CLIENT_SUFFIXES
-from derma_semantics.diagnosis import Diagnosis
-from derma_semantics.errors import AccessDenied, Overloaded, ServiceUnavailable
+from derma_semantics.domain.contract import CLIENT_SUFFIXES
+from derma_semantics.domain.diagnosis import Diagnosis
+from derma_semantics.domain.errors import AccessDenied, Overloaded, ServiceUnavailable
 
 
 @click.command()

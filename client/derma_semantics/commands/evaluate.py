@@ -10,7 +10,7 @@ import click
 
 from derma_semantics.commands.options import FILE, FOLDER, JSON, NEW_FOLDER, Service, connected
 from derma_semantics.commands.printing import Refused, progress, unavailable
-from derma_semantics.errors import DermaError
+from derma_semantics.domain.errors import DermaError
 
 
 @click.command()

@@ -12,8 +12,8 @@ import numpy as np
 
 from derma_semantics.commands.options import FILE, JSON, NEW_FILE, Service, connected
 from derma_semantics.commands.printing import NOTICE, SIDECAR_HINT, Refused, say_failure, unavailable
-from derma_semantics.conditions import CODES
-from derma_semantics.errors import DeadlineExceeded, DermaError, InvalidRequest, ServiceUnavailable
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.errors import DeadlineExceeded, DermaError, InvalidRequest, ServiceUnavailable
 from derma_semantics.saliency import Explanation
 
 

@@ -13,8 +13,8 @@ import click
 
 from derma_semantics.client import DEFAULT_TIMEOUT, DEFAULT_URL, DermaClient
 from derma_semantics.commands.printing import Refused
-from derma_semantics.connection import TLS
 from derma_semantics.saliency import DEFAULT_URL as DEFAULT_SALIENCY_URL
+from derma_semantics.wire.connection import TLS
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

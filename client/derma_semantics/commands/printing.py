@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 
 import click
 
-from derma_semantics.contract import RANDOM_WEIGHTS, SET_COVERAGE, Triage
-from derma_semantics.diagnosis import Diagnosis
-from derma_semantics.numbers import significant
+from derma_semantics.domain.contract import RANDOM_WEIGHTS, SET_COVERAGE, Triage
+from derma_semantics.domain.diagnosis import Diagnosis
+from derma_semantics.domain.numbers import significant
 
 BAR = 30
 NOTICE = "Research use. Not a medical device."

@@ -14,10 +14,10 @@ from derma_semantics.commands.options import JSON, Service, connected
 from derma_semantics.commands.printing import SERVICE_HINT, SIDECAR_HINT, weights
 from derma_semantics.commands.verify import Expected, expected_bundle, verdict
 from derma_semantics.commands.verify import readable as readable_verdict
-from derma_semantics.contract import CLASSIFIER
-from derma_semantics.errors import AccessDenied, DermaError
+from derma_semantics.domain.contract import CLASSIFIER
+from derma_semantics.domain.errors import AccessDenied, DermaError
 from derma_semantics.saliency import HttpSaliency
-from derma_semantics.transport import ModelControl
+from derma_semantics.wire.transport import ModelControl
 
 PATIENCE = 5.0
 
@@ -91,7 +91,7 @@ def _verify(
     service: Service, report: dict[str, Any], sidecar: dict[str, Any], expected: Expected | None
 ) -> None:
     """Add ``verified`` to the report of a server that is ready."""
-    from derma_semantics.synthetic import draw
+    from derma_semantics.imaging.synthetic import draw
 
     if not report["ready"]:
         return

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from derma_semantics.integrity import BundleError, read_bundle
+from derma_semantics.domain.integrity import BundleError, read_bundle
 
 
 @dataclass(frozen=True)

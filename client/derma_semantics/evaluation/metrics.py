@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, rankdata
 
-from derma_semantics.conditions import CODES, CONDITIONS
-from derma_semantics.prevalence import at_prevalence
+from derma_semantics.domain.conditions import CODES, CONDITIONS
+from derma_semantics.domain.prevalence import at_prevalence
 
 MELANOMA = CODES.index("MEL")
 MALIGNANT = np.array([condition.malignant for condition in CONDITIONS])

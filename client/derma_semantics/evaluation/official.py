@@ -43,7 +43,7 @@ from isic_challenge_scoring.classification import ClassificationMetric, Classifi
 from isic_challenge_scoring.load_csv import parse_truth_csv, sort_rows, validate_rows
 from isic_challenge_scoring.types import ScoreError
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.evaluation.metrics import Floats
 
 SCORER = "isic-challenge-scoring"

@@ -22,7 +22,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.numbers import significant
 from derma_semantics.evaluation.metrics import (
     BINS,
     MALIGNANT,
@@ -34,7 +35,6 @@ from derma_semantics.evaluation.metrics import (
     reliability,
     risk_bins,
 )
-from derma_semantics.numbers import significant
 
 COLOURS = ("#000000", "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#56B4E9", "#D55E00")
 # TRIAGE compares RISK with its thresholds, not the probability of melanoma.

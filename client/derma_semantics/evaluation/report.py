@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from derma_semantics.contract import Triage
+from derma_semantics.domain.contract import Triage
 from derma_semantics.evaluation import official, plots
 from derma_semantics.evaluation.bootstrap import DRAWS, intervals_95
 from derma_semantics.evaluation.metrics import (

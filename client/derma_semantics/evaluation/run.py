@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from derma_semantics.bulk.journal import Journal, Record
 from derma_semantics.client import IN_FLIGHT, DermaClient
-from derma_semantics.conditions import CODES
-from derma_semantics.contract import Triage
-from derma_semantics.diagnosis import Diagnosis
-from derma_semantics.errors import AccessDenied, ServiceUnavailable
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.contract import Triage
+from derma_semantics.domain.diagnosis import Diagnosis
+from derma_semantics.domain.errors import AccessDenied, ServiceUnavailable
 from derma_semantics.evaluation.metrics import UNDECIDED
 from derma_semantics.evaluation.report import Answers, write_report
 from derma_semantics.evaluation.truth import Case
-from derma_semantics.journal import Journal, Record
 
 JOURNAL = "answers.jsonl"
 ERRORS = "errors.csv"

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from derma_semantics.conditions import CODES
-from derma_semantics.contract import Triage
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.contract import Triage
 from derma_semantics.evaluation.metrics import (
     MALIGNANT,
     MELANOMA,

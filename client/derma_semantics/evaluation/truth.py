@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 
 # The challenge's weight columns; the official scorer reads them, our own figures do not.
 WEIGHTS = ("score_weight", "validation_weight")

@@ -23,16 +23,16 @@ from typing import Any
 import click
 
 from derma_export.cli import PRECISIONS, make_task
-from derma_export.integrity import Tampered
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
 from derma_semantics import DermaClient
 from derma_semantics.client import DEFAULT_URL
-from derma_semantics.contract import CANDIDATE
-from derma_semantics.errors import DermaError, ServiceUnavailable
-from derma_semantics.terminal import help_text
-from derma_semantics.transport import ModelControl
+from derma_semantics.commands.terminal import help_text
+from derma_semantics.domain.contract import CANDIDATE
+from derma_semantics.domain.errors import DermaError, ServiceUnavailable
+from derma_semantics.wire.transport import ModelControl
+from derma_serving.runtime.integrity import Tampered
 from derma_training.bundle import Bundle, BundleError
-from derma_training.signing import require_signature
+from derma_training.bundle.signing import require_signature
 
 REPOSITORY = click.option(
     "--repository",

@@ -16,16 +16,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from derma_export import shelf
-from derma_export.integrity import Tampered, check_version, read_manifest, versions
-from derma_export.lock import locked
+from derma_export import version_store as shelf
 from derma_export.repository import stamped_parameters, withdrawn
 from derma_semantics import DermaClient
-from derma_semantics.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, Model
-from derma_semantics.errors import DermaError
-from derma_semantics.preprocess import resize_and_crop
-from derma_semantics.synthetic import draw
-from derma_semantics.transport import ModelControl, Outputs
+from derma_semantics.domain.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, Model
+from derma_semantics.domain.errors import DermaError
+from derma_semantics.imaging.preprocess import resize_and_crop
+from derma_semantics.imaging.synthetic import draw
+from derma_semantics.wire.transport import ModelControl, Outputs
+from derma_serving.runtime.integrity import Tampered, check_version, read_manifest, versions
+from derma_serving.runtime.lock import locked
 
 Pictures = Callable[..., Outputs]
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derma_export import gate
-from derma_export.engine import Engine
 from derma_export.graph import OnnxClassifier
-from derma_export.integrity import GRAPH, read_manifest
 from derma_export.samples import synthetic_samples
-from derma_semantics.contract import NETWORK
-from derma_semantics.transport import Outputs
-from derma_training.classifier import Answers
+from derma_semantics.domain.contract import NETWORK
+from derma_semantics.wire.transport import Outputs
+from derma_serving.runtime.engine import Engine
+from derma_serving.runtime.integrity import GRAPH, read_manifest
+from derma_training.network.classifier import Answers
 
 IMAGES = 16
 BATCH = 8

@@ -15,10 +15,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from PIL import Image
 
-from derma_semantics import ticket
-from derma_semantics.errors import InvalidImage, to_wire
-from derma_semantics.nvimgcodec import Decoder
-from derma_semantics.preprocess import preprocess
+from derma_semantics.domain.contract import TICKET
+from derma_semantics.domain.errors import InvalidImage, to_wire
+from derma_semantics.imaging.preprocess import preprocess
+from derma_serving.runtime import ticket
+from derma_serving.runtime.nvimgcodec import Decoder
 
 DECODERS = ("pillow", "nvimgcodec")
 
@@ -81,7 +82,7 @@ def _respond(
         tensors = [pb_utils.Tensor("PIXELS", pixels)]
         if ticket.wanted():
             tickets = np.stack([ticket.issue(*pair) for pair in zip(images, pixels)])
-            tensors.append(pb_utils.Tensor(ticket.NAME, tickets))
+            tensors.append(pb_utils.Tensor(TICKET, tickets))
         return pb_utils.InferenceResponse(tensors)
     except InvalidImage as exc:
         return _error(to_wire(exc), pb_utils.TritonError.INVALID_ARG)

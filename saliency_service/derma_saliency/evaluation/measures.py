@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from derma_semantics.contract import IMAGE_SIZE
-from derma_training.classifier import Classifier
+from derma_semantics.domain.contract import IMAGE_SIZE
+from derma_training.network.classifier import Classifier
 
 Floats = NDArray[np.float32]
 

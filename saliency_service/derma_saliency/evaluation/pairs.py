@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from derma_semantics.contract import IMAGE_SUFFIXES
-from derma_semantics.preprocess import decode, resize_and_crop
+from derma_semantics.domain.contract import IMAGE_SUFFIXES
+from derma_semantics.imaging.preprocess import decode, resize_and_crop
 
 MASK_SUFFIXES = ("_segmentation.png", "_mask.png")
 PARTS = ("all", "even", "odd")

@@ -25,7 +25,7 @@ from derma_saliency.evaluation.report import table
 from derma_saliency.evaluation.statistics import RIVALS, Row, summarise
 from derma_saliency.explainer import SMOOTHING, Explainer
 from derma_saliency.methods import DEFAULT, METHODS
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 
 
 @dataclass(frozen=True)

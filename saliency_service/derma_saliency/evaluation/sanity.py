@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from derma_saliency.explainer import Explainer
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 
 Floats = NDArray[np.float32]
 

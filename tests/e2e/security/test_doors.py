@@ -14,9 +14,9 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
 
 from derma_semantics import TLS, DermaClient
-from derma_semantics.admin import GRPC_HEADER, HEADER, admin_key
-from derma_semantics.errors import AccessDenied, ServiceUnavailable
-from derma_semantics.transport import ModelControl
+from derma_semantics.domain.errors import AccessDenied, ServiceUnavailable
+from derma_semantics.wire.admin import GRPC_HEADER, HEADER, admin_key
+from derma_semantics.wire.transport import ModelControl
 
 MODEL = "derma_classifier"
 

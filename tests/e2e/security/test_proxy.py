@@ -23,9 +23,9 @@ from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
 
 from derma_semantics import TLS, DermaClient
-from derma_semantics.admin import HEADER, admin_key
-from derma_semantics.errors import AccessDenied, Overloaded, ServiceUnavailable
-from derma_semantics.transport import ModelControl
+from derma_semantics.domain.errors import AccessDenied, Overloaded, ServiceUnavailable
+from derma_semantics.wire.admin import HEADER, admin_key
+from derma_semantics.wire.transport import ModelControl
 
 ROOT = Path(__file__).resolve().parents[3]
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")

@@ -12,7 +12,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from derma_semantics import DermaClient
-from derma_semantics.errors import UnsupportedFormat
+from derma_semantics.domain.errors import UnsupportedFormat
 from derma_semantics.saliency import HttpSaliency
 
 MODEL = "derma_classifier"

@@ -7,11 +7,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from derma_export.facts import facts
-from derma_semantics.conditions import CONDITIONS
-from derma_semantics.contract import Triage
-from derma_semantics.diagnosis import Diagnosis, Finding, ServedBundle
-from derma_semantics.errors import CorruptImage, InvalidRequest, ServiceUnavailable
-from derma_semantics.preprocess import crop_box
+from derma_semantics.domain.conditions import CONDITIONS
+from derma_semantics.domain.contract import Triage
+from derma_semantics.domain.diagnosis import Diagnosis, Finding, ServedBundle
+from derma_semantics.domain.errors import CorruptImage, InvalidRequest, ServiceUnavailable
+from derma_semantics.imaging.preprocess import crop_box
 from derma_semantics.saliency import Explanation
 from derma_training.bundle import Bundle
 

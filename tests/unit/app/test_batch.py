@@ -3,8 +3,8 @@
 import csv
 import io
 
-from derma_semantics.conditions import CODES
-from derma_semantics.errors import CorruptImage
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.errors import CorruptImage
 from tests.unit.app.conftest import DIGEST, MELANOMA, SCRIPT, opened, shown
 
 

@@ -10,11 +10,11 @@ from pydicom import Dataset, FileMetaDataset, dcmwrite, uid
 
 from derma_semantics.app import texts
 from derma_semantics.app.markup import element
-from derma_semantics.conditions import CONDITIONS
-from derma_semantics.contract import RANDOM_WEIGHTS, Triage
-from derma_semantics.errors import ServiceUnavailable
-from derma_semantics.numbers import significant
-from derma_semantics.synthetic import draw
+from derma_semantics.domain.conditions import CONDITIONS
+from derma_semantics.domain.contract import RANDOM_WEIGHTS, Triage
+from derma_semantics.domain.errors import ServiceUnavailable
+from derma_semantics.domain.numbers import significant
+from derma_semantics.imaging.synthetic import draw
 from tests.unit.app.conftest import DIGEST, MELANOMA, FakeClient, opened, shown
 
 NEVUS = (0.02, 0.9, 0.01, 0.02, 0.03, 0.01, 0.01)

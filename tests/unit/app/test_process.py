@@ -8,7 +8,7 @@ from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from derma_semantics import app
-from derma_semantics.contract import MAX_ENCODED_BYTES
+from derma_semantics.domain.contract import MAX_ENCODED_BYTES
 
 
 def test_settings_equal_the_contract_s():

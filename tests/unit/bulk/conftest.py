@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from derma_semantics import cli
 from derma_semantics.client import DermaClient
-from derma_semantics.conditions import CODES
-from derma_semantics.errors import CorruptImage
+from derma_semantics.commands import cli
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.errors import CorruptImage
 
 DIGEST = "ab" * 32
 IMAGES = 70

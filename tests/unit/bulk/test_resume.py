@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from derma_semantics.errors import AccessDenied, DeadlineExceeded, Overloaded, ServiceUnavailable
+from derma_semantics.domain.errors import AccessDenied, DeadlineExceeded, Overloaded, ServiceUnavailable
 from tests.unit.bulk.conftest import IMAGES, numbers
 
 
@@ -168,7 +168,7 @@ def test_a_kill_between_table_and_end_asks_nothing_again(bulk, transport, rows, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("derma_semantics.journal.Journal.remove", die)
+        patch.setattr("derma_semantics.bulk.journal.Journal.remove", die)
         assert bulk().exit_code == 130
     transport.sent.clear()
     assert (tmp_path / "out.csv").exists()

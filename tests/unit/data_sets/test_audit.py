@@ -8,7 +8,7 @@ import json
 import click.testing
 import pytest
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_training import data
 from derma_training.cli import main
 from derma_training.data import Example

@@ -6,7 +6,7 @@ import datasets
 import pytest
 import torch
 
-from derma_semantics.conditions import CODES, CONDITIONS
+from derma_semantics.domain.conditions import CODES, CONDITIONS
 from derma_training import data
 from derma_training.data import Example, isic
 from derma_training.data.readers import LAYOUTS, scan
@@ -198,7 +198,7 @@ def test_how_a_diagnosis_was_confirmed_never_enters_the_table(isic2018_folder, m
 
 
 def test_pixels_are_those_of_preprocessing(isic2018_folder, jpeg):
-    from derma_semantics.preprocess import preprocess
+    from derma_semantics.imaging.preprocess import preprocess
 
     examples = data.read(isic2018_folder)
     pixels = data.load_pixels(examples)

@@ -8,7 +8,7 @@ It is found again by its heading, and so can be replaced when a bundle is calibr
 
 from __future__ import annotations
 
-from derma_semantics.numbers import significant
+from derma_semantics.domain.numbers import significant
 from derma_training.bundle import Calibration
 
 HEADING = "**Calibration.**"

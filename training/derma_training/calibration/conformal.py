@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.evaluation.metrics import Bools, Floats, Ints
 from derma_training.calibration.risk_control import rounded_down
 

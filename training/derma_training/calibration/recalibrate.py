@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from derma_training.bundle import Bundle, Calibration, write_calibration
+from derma_training.bundle.folders import reseal
+from derma_training.bundle.split import part_of, split_names, trained_names
 from derma_training.calibration.card import recalibrated_card
-from derma_training.calibration.folders import reseal
 from derma_training.calibration.scaling import (
     BY_HAND,
     EARLIER,
@@ -28,8 +29,7 @@ from derma_training.calibration.scaling import (
 from derma_training.calibration.targets import DEFAULTS, Targets
 from derma_training.calibration.thresholds import calibrate
 from derma_training.data import Example, Parts, labels
-from derma_training.evaluate import answers, part_of, split_names
-from derma_training.start import trained_names
+from derma_training.evaluate import answers
 
 CARD = "MODEL_CARD.md"
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.numbers import significant
 from derma_semantics.evaluation.metrics import (
     MALIGNANT,
     MELANOMA,
@@ -23,7 +24,6 @@ from derma_semantics.evaluation.metrics import (
     rate,
     triage_report,
 )
-from derma_semantics.numbers import significant
 from derma_training.bundle import Calibration
 from derma_training.calibration.conformal import GROUPS, in_group, prediction_sets, too_few
 from derma_training.calibration.risk_control import fewest_examples

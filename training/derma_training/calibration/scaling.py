@@ -7,7 +7,7 @@
 
 Temperature scaling (Guo et al., arXiv 1706.04599). Every condition weighs the same, so probabilities
 are those of a clinic in which the seven conditions are equally frequent. RISK weighs them by how
-frequent they are (Saerens et al., see ``derma_semantics.prevalence``): doubt between a melanoma and a
+frequent they are (Saerens et al., see ``derma_semantics.domain.prevalence``): doubt between a melanoma and a
 nevus counts for less than doubt between a melanoma and something as rare.
 
 Both come from other images than the thresholds do, so that their guarantees hold.
@@ -21,9 +21,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.prevalence import at_prevalence
 from derma_semantics.evaluation.metrics import MALIGNANT, Floats, Ints
-from derma_semantics.prevalence import at_prevalence
 
 # Of the logarithm of the inverse temperature: 0.05 to 20.
 BOUNDS = (-3.0, 3.0)

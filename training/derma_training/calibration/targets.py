@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from derma_semantics.contract import SET_COVERAGE
+from derma_semantics.domain.contract import SET_COVERAGE
 
 # Of the odds at review, for engines that compute in bf16 or int8: the hardest melanoma that must be found
 # would else lie at the threshold. An export's gate lets the odds of none that becomes routine fall by more.

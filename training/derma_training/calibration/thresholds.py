@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.evaluation.metrics import MALIGNANT, MELANOMA, Floats, Ints
 from derma_training.bundle import Calibration
 from derma_training.calibration.conformal import set_thresholds

@@ -12,7 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from derma_semantics.conditions import CODES, by_code
+from derma_semantics.domain.conditions import CODES, by_code
 from derma_training.data.table import Example
 
 MOST_NEVI = 1500

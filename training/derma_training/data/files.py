@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from derma_semantics.conditions import CONDITIONS
-from derma_semantics.contract import IMAGE_SUFFIXES
+from derma_semantics.domain.conditions import CONDITIONS
+from derma_semantics.domain.contract import IMAGE_SUFFIXES
 from derma_training.data.table import Example
 
 Row = Mapping[str, str]

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from derma_semantics.conditions import CONDITIONS
+from derma_semantics.domain.conditions import CONDITIONS
 from derma_training.data.files import Reading, condition_of, number, text
 from derma_training.data.table import Example
 

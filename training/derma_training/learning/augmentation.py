@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from derma_semantics.conditions import CONDITIONS
+from derma_semantics.domain.conditions import CONDITIONS
 from derma_training.learning.config import Augmentation
 
 # Of a crop's width to its height.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from derma_semantics.conditions import CONDITIONS
+from derma_semantics.domain.conditions import CONDITIONS
 from derma_training.learning.augmentation import draw
 from derma_training.learning.config import Balance, Phase
 

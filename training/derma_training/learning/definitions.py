@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from derma_training.model import Clip, Tokenizer
+from derma_training.network.model import Clip, Tokenizer
 
 
 class Definitions:

@@ -27,9 +27,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from derma_semantics.conditions import CONDITIONS
+from derma_semantics.domain.conditions import CONDITIONS
 from derma_semantics.evaluation.metrics import balanced_accuracy, macro_auc
-from derma_training.classifier import Normalise
 from derma_training.learning import losses
 from derma_training.learning.augmentation import blend
 from derma_training.learning.batches import DROPOUT, MIXTURES, TEXTS, Batches, TrainingSet, mix
@@ -39,7 +38,8 @@ from derma_training.learning.definitions import Definitions
 from derma_training.learning.history import History
 from derma_training.learning.rates import cosine, parameter_groups
 from derma_training.learning.teachers import Teachers
-from derma_training.model import Clip, Tokenizer
+from derma_training.network.classifier import Normalise
+from derma_training.network.model import Clip, Tokenizer
 
 MAX_LOGIT_SCALE = math.log(100)
 CHECKPOINT_STEPS = 100

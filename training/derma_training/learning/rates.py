@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from derma_training.learning.config import Phase
-from derma_training.model import Clip
+from derma_training.network.model import Clip
 
 
 def parameter_groups(model: Clip, phase: Phase) -> list[dict[str, Any]]:

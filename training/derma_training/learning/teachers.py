@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from derma_training.learning.definitions import Definitions
-from derma_training.model import Clip
+from derma_training.network.model import Clip
 
 
 class Teachers:

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from derma_semantics.conditions import CONDITIONS
-from derma_training.classifier import Normalise
+from derma_semantics.domain.conditions import CONDITIONS
 from derma_training.learning import losses
 from derma_training.learning.batches import ROWS, TEXTS, TrainingSet, mix, sampling
 from derma_training.learning.config import Phase
@@ -26,7 +25,8 @@ from derma_training.learning.definitions import Definitions
 from derma_training.learning.fit import MAX_LOGIT_SCALE, Run, figures_of
 from derma_training.learning.history import History
 from derma_training.learning.rates import cosine, parameter_groups
-from derma_training.model import Clip, Tokenizer
+from derma_training.network.classifier import Normalise
+from derma_training.network.model import Clip, Tokenizer
 
 BATCH = 64
 

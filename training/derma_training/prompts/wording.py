@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from derma_semantics.conditions import CODES
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.evaluation.metrics import Ints, balanced_accuracy
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
-from derma_training.model import encode_conditions, load_merged, load_tokenizer
+from derma_training.network.classifier import Classifier
+from derma_training.network.model import encode_conditions, load_merged, load_tokenizer
 
 # Set k is the k-th sentence of every condition: names, plain words, dermoscopy, pathology, a question.
 PARAPHRASES: dict[str, tuple[str, ...]] = {

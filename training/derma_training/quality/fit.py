@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from derma_training.bundle import Bundle
-from derma_training.calibration.folders import reseal
-from derma_training.classifier import Classifier
+from derma_training.bundle.folders import reseal
+from derma_training.bundle.limits import MEASURES, Cloud, Quality, write_quality
 from derma_training.data import Example, Parts, load_pixels
-from derma_training.quality import pixels as measured
-from derma_training.quality.check import Measures
-from derma_training.quality.limits import MEASURES, Cloud, Quality, write_quality
+from derma_training.network import pixels as measured
+from derma_training.network.check import Measures
+from derma_training.network.classifier import Classifier
 
 # Share of the held-out images that may be noticed for any reason; the promise for new ones is 5 %.
 ALARMS = 0.03

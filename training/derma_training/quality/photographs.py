@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from derma_semantics.contract import IMAGE_SUFFIXES
-from derma_semantics.errors import InvalidImage
-from derma_semantics.preprocess import preprocess
+from derma_semantics.domain.contract import IMAGE_SUFFIXES
+from derma_semantics.domain.errors import InvalidImage
+from derma_semantics.imaging.preprocess import preprocess
 
 
 def halves(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from derma_semantics.contract import IMAGE_SIZE
+from derma_semantics.domain.contract import IMAGE_SIZE
 
 SIZE = (IMAGE_SIZE, IMAGE_SIZE)
 WORDS = ("the", "and", "of", "skin", "result", "page", "table", "value", "patient", "date", "name", "total")

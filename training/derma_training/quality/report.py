@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from derma_semantics.domain.quality import REASONS
 from derma_semantics.evaluation.metrics import rate
-from derma_semantics.quality import REASONS
 from derma_training.bundle import Bundle
-from derma_training.classifier import Classifier
 from derma_training.data import Example, load_pixels
+from derma_training.network.classifier import Classifier
 from derma_training.quality.photographs import decoded, halves
 from derma_training.quality.pictures import DAMAGES, KINDS, noise
 

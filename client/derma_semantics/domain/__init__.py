@@ -1,0 +1,1 @@
+"""Conditions, contract, diagnosis and errors: what every part agrees on."""

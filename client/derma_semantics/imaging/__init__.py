@@ -1,0 +1,1 @@
+"""Photographs: encoded bytes to pixels, DICOM, overlays, synthetic images."""

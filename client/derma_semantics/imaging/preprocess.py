@@ -1,0 +1,189 @@
+"""Encoded image to model pixels: the one way from bytes to numbers.
+
+    from derma_semantics.imaging.preprocess import preprocess
+    pixels = preprocess(Path("lesion.jpg").read_bytes())    # uint8 (224, 224, 3)
+
+The Triton model, training, evaluation and the saliency sidecar all import this
+function. It equals open_clip's evaluation transform before normalisation
+(``open_clip.transform.image_transform(is_train=False)``: Pillow bicubic on the
+shorter side, then centre crop), applied to the upright RGB image.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from derma_semantics.domain.contract import (
+    IMAGE_FORMATS,
+    IMAGE_SIZE,
+    MAX_ASPECT,
+    MAX_ENCODED_BYTES,
+    MAX_PIXELS,
+    MIN_SIDE,
+)
+from derma_semantics.domain.errors import (
+    CorruptImage,
+    EmptyImage,
+    ImageTooLarge,
+    ImageTooNarrow,
+    ImageTooSmall,
+    UnsupportedFormat,
+)
+
+# What another decoder of the same image may change, of 255.
+PIXEL_TOLERANCE = 2
+
+
+def preprocess(data: bytes) -> NDArray[np.uint8]:
+    """Decode, turn upright, resize and crop one encoded image.
+
+    Args:
+        data: a JPEG, PNG, WebP, TIFF or BMP file of any mode.
+
+    Returns:
+        RGB pixels, uint8, shape (224, 224, 3).
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
+    return resize_and_crop(decode(data))
+
+
+def preprocess_image(image: Image.Image) -> NDArray[np.uint8]:
+    """The same for an image that Pillow has opened: the pixels its file would give.
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
+    return resize_and_crop(_upright_rgb(image))
+
+
+def check_encoded(data: bytes) -> None:
+    """Refuse what need not be decoded, or sent, to be refused.
+
+    Raises:
+        EmptyImage, ImageTooLarge: no bytes, or more than 20 MiB.
+    """
+    if not data:
+        raise EmptyImage("the image is empty (0 bytes)")
+    if len(data) > MAX_ENCODED_BYTES:
+        raise ImageTooLarge(
+            f"the file has {len(data) / 2**20:.1f} MiB; the limit is {MAX_ENCODED_BYTES >> 20} MiB"
+        )
+
+
+def decode(data: bytes) -> Image.Image:
+    """The image, upright (EXIF orientation applied), in mode RGB, at its own size.
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
+    return _upright_rgb(open_header(data))
+
+
+def resize_and_crop(image: Image.Image) -> NDArray[np.uint8]:
+    """Bicubic to 224 on the shorter side, then the central 224 x 224.
+
+    Args:
+        image: mode RGB.
+
+    Returns:
+        uint8, shape (224, 224, 3).
+    """
+    size = _resized(image.size)
+    left, top = _corner(size)
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(image.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE)))
+
+
+def crop_box(size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The rectangle of an upright photograph that becomes the 224 x 224 pixels.
+
+    Args:
+        size: the photograph's width and height.
+
+    Returns:
+        left, top, right, bottom, in the photograph's pixels; fractions of a pixel occur.
+    """
+    resized = _resized(size)
+    left, top = _corner(resized)
+    across, down = size[0] / resized[0], size[1] / resized[1]
+    return left * across, top * down, (left + IMAGE_SIZE) * across, (top + IMAGE_SIZE) * down
+
+
+def _resized(size: tuple[int, int]) -> tuple[int, int]:
+    """224 on the shorter side; torchvision truncates the longer one, and so do we."""
+    short = min(size)
+    return IMAGE_SIZE * size[0] // short, IMAGE_SIZE * size[1] // short
+
+
+def _corner(resized: tuple[int, int]) -> tuple[int, int]:
+    """Left and top of the central 224 x 224; torchvision rounds them, and so do we."""
+    return round((resized[0] - IMAGE_SIZE) / 2), round((resized[1] - IMAGE_SIZE) / 2)
+
+
+def open_header(data: bytes) -> Image.Image:
+    """The image with its pixels not yet decoded, and its size not yet checked.
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
+    check_encoded(data)
+    try:
+        return Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+    except UnidentifiedImageError as exc:
+        supported = ", ".join(IMAGE_FORMATS)
+        raise UnsupportedFormat(f"the data is not an image in a supported format ({supported})") from exc
+    except Image.DecompressionBombError as exc:
+        # Pillow refuses before it says the size in numbers: "Image size (900000000 pixels) exceeds ..."
+        pixels = int(re.findall(r"\d+", str(exc))[0])
+        raise ImageTooLarge(_too_many(pixels)) from exc
+    except Exception as exc:  # a damaged header fails in as many ways as there are formats
+        raise CorruptImage(f"the image header is damaged: {exc}") from exc
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    check_size(image.size)
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    except Exception as exc:  # Pillow's decoders raise whatever a damaged file provokes
+        raise CorruptImage(f"the {image.format or 'image'} is truncated or damaged: {exc}") from exc
+    return _to_rgb(upright)
+
+
+def check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ImageTooLarge(_too_many(width * height))
+    if min(size) < MIN_SIDE:
+        raise ImageTooSmall(f"the image is {width} x {height}; each side needs at least {MIN_SIDE} pixels")
+    # Resizing the shorter side to 224 would make a small strip into gigabytes.
+    if max(size) > MAX_ASPECT * min(size):
+        raise ImageTooNarrow(
+            f"the image is {width} x {height}; one side may be at most {MAX_ASPECT} times the other"
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Mode RGB as Pillow converts it; 16-bit grey keeps its high byte instead of clipping."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
+    try:
+        # Floating-point pixels have no defined white, so there is nothing to scale them by.
+        if image.mode != "F":
+            return image.convert("RGB")
+    except ValueError:
+        pass
+    raise UnsupportedFormat(f"pixels of mode {image.mode} cannot be read as RGB")
+
+
+def _too_many(pixels: int) -> str:
+    return f"the image has {pixels / 1e6:.1f} megapixels; the limit is {MAX_PIXELS / 1e6:.0f}"

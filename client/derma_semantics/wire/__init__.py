@@ -1,0 +1,1 @@
+"""The connection to the service: gRPC, TLS, retries, tracing, logs."""

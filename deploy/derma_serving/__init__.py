@@ -1,0 +1,1 @@
+"""Start, supervise and stop the service, and what runs inside Triton."""

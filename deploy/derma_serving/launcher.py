@@ -1,0 +1,154 @@
+r"""Start and stop the service on this machine, without Docker.
+
+    derma serve                                # until Ctrl-C or `stop`
+    derma stop
+    derma serve --bundle training/bundles/derma-mini        # and the saliency sidecar
+    derma run -- derma classify lesion.jpg
+    derma serve --host 10.0.0.5 --tls-certificate server.pem --tls-key server.key \
+        --tls-ca ca.pem                             # for others who have a certificate
+
+``run`` starts the service, runs one command against it and stops the service. What dies is
+started again. Who may come in: docs/security.md.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from derma_semantics.client import DEFAULT_URL
+from derma_semantics.commands.terminal import help_text
+from derma_semantics.domain.errors import ServiceUnavailable
+from derma_semantics.wire.logs import configure
+from derma_serving.options import STATE, read_settings, service_options
+from derma_serving.server import POLL
+from derma_serving.service import Service, running
+from derma_serving.settings import Settings
+from derma_serving.state import holder
+
+INTERRUPTED = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@click.group(help=help_text(__doc__))
+def main() -> None:
+    try:
+        configure("launcher")
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+@main.command()
+@service_options
+def serve(deadline: float, grace: float, **given: Any) -> None:
+    """Serve until Ctrl-C or `stop`."""
+    service = Service(read_settings(given), deadline, grace)
+    _stop_on_signals(service)
+    with _reported(), running(service):
+        if not service.stopping.is_set():
+            _announce(service.settings)
+        service.stopping.wait()
+    click.echo("stopped")
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@service_options
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(deadline: float, grace: float, command: tuple[str, ...], **given: Any) -> None:
+    """Start the service, run COMMAND with DERMA_URL and the like set, stop the service."""
+    service = Service(read_settings(given), deadline, grace)
+    for number in SIGNALS:
+        signal.signal(number, _interrupt_once)
+    with _reported(), running(service):
+        key = {"DERMA_ADMIN_KEY_FILE": str(service.settings.key_file.resolve())}
+        environment = service.settings.environment(os.environ) | key
+        try:
+            code = subprocess.run(command, env=environment, check=False).returncode
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+    sys.exit(code)
+
+
+@main.command()
+@STATE
+@click.option("--deadline", type=float, default=60, show_default=True, help="Seconds to wait for the end.")
+def stop(state: Path, deadline: float) -> None:
+    """Stop the service that was started with the same --state."""
+    if (pid := holder(state)) is None:
+        click.echo("no service is running")
+        return
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + deadline
+    while holder(state) is not None:
+        if time.monotonic() > end:
+            raise click.ClickException(f"the service (process {pid}) did not stop within {deadline:.0f} s")
+        threading.Event().wait(POLL)
+    click.echo("stopped")
+
+
+def _stop_on_signals(service: Service) -> None:
+    """A second signal changes nothing: the end is under way, and bounded by the grace.
+
+    A signal may interrupt the main thread while that holds the event's lock, and would wait for it for
+    ever: another thread sets the event.
+    """
+    told: queue.SimpleQueue[None] = queue.SimpleQueue()  # whose put may be interrupted by another
+
+    def stop() -> None:
+        told.get()
+        service.stopping.set()
+
+    threading.Thread(target=stop, name="signals", daemon=True).start()
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: told.put(None))
+
+
+def _interrupt_once(*_: Any) -> None:
+    """Unwind, which stops the service; a second signal must not end that."""
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+    raise KeyboardInterrupt
+
+
+def _announce(settings: Settings) -> None:
+    plain = f"http://{settings.local_host}"
+    click.echo(f"gRPC     {settings.host}:{settings.grpc_port}{_guarded(settings)}")
+    click.echo(f"HTTP     {plain}:{settings.http_port}")
+    click.echo(f"metrics  {plain}:{settings.metrics_port}/metrics")
+    if settings.bundle:
+        click.echo(f"saliency {settings.saliency_url}")
+    click.echo(f"log      {settings.log}")
+    if settings.audit_log:
+        click.echo(f"audit    {settings.audit_log}")
+    click.echo(f"key      {settings.key_file}, for operators")
+    if settings.grpc_url != DEFAULT_URL:
+        click.echo(f"clients  export DERMA_URL={settings.grpc_url}")
+    if settings.open and settings.insecure:
+        click.secho("warning  --insecure: all of these are open to anyone who reaches them", fg="yellow")
+    click.echo("ready; Ctrl-C stops the service")
+
+
+def _guarded(settings: Settings) -> str:
+    if settings.tls is None:
+        return ""
+    return "  with mutual TLS" if settings.tls.ca else "  with TLS"
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except ServiceUnavailable as exc:
+        click.echo(f"error: {exc}", err=True)
+        sys.exit(3)

@@ -1,0 +1,1 @@
+"""The code that runs inside Triton: engine, configuration, integrity, audit log."""

@@ -1,0 +1,90 @@
+"""Temperature, prevalence and thresholds of a bundle: ``calibration.json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.integrity import BundleError
+from derma_training.bundle.files import write_json
+
+RAREST = 1e-6  # share of a condition; less is a mistake
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Content of ``calibration.json``.
+
+    Attributes:
+        temperature: divides the logits before the softmax.
+        bias: added to the logits after that, by condition code; 0 for a code that is not named.
+        prevalence: by condition code, how frequent each is where RISK is meant for, as shares or counts.
+            Empty where all are, as in bundles of older code.
+        review, urgent: thresholds on RISK, in [0, 1], at or above which TRIAGE is 1, 2.
+        margin: by which the odds of RISK may fall in coarse arithmetic before one that ``review`` must find
+            is missed; 1, none, in bundles of older code.
+        prediction_set: by condition code, the lowest probability, in [0, 1], with which the
+            condition belongs to PREDICTION_SET. A code that is not named always belongs, so
+            that the answer of an older bundle, which names none, is safe.
+        report: how they were chosen and what they achieved, for people.
+    """
+
+    temperature: float = 1.0
+    bias: dict[str, float] = field(default_factory=dict)
+    prevalence: dict[str, float] = field(default_factory=dict)
+    review: float = 0.5
+    urgent: float = 0.5
+    margin: float = 1.0
+    prediction_set: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise BundleError(f"temperature must be positive, got {self.temperature}")
+        if not 0 <= self.review <= self.urgent <= 1:
+            raise BundleError(
+                f"thresholds must satisfy 0 <= review <= urgent <= 1, got {self.review}, {self.urgent}"
+            )
+        if not self.margin >= 1:
+            raise BundleError(f"margin must be at least 1, got {self.margin}")
+        if strange := self.bias.keys() - set(CODES):
+            raise BundleError(f"bias names {', '.join(sorted(strange))}, which is no condition")
+        if self.prevalence and self.prevalence.keys() != set(CODES):
+            named = ", ".join(self.prevalence)
+            raise BundleError(f"prevalence must name {', '.join(CODES)}, and names {named}")
+        if not _frequent(self.prevalence.values()) or min(self.frequencies) < RAREST:
+            raise BundleError(f"prevalence must be finite, no share below {RAREST}, got {self.prevalence}")
+        for code, lowest in self.prediction_set.items():
+            if code not in CODES or not 0 <= lowest <= 1:
+                raise BundleError(
+                    f"prediction_set must give conditions values in [0, 1], got {code}: {lowest}"
+                )
+
+    @property
+    def biases(self) -> list[float]:
+        """``bias`` in the order of ``CODES``."""
+        return [self.bias.get(code, 0.0) for code in CODES]
+
+    @property
+    def frequencies(self) -> list[float]:
+        """``prevalence`` as shares of one, in the order of ``CODES``."""
+        given = [self.prevalence.get(code, 1.0) for code in CODES]
+        return [value / sum(given) for value in given]
+
+    @property
+    def set_thresholds(self) -> list[float]:
+        """``prediction_set`` in the order of ``CODES``."""
+        return [self.prediction_set.get(code, 0.0) for code in CODES]
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    write_json(folder / "calibration.json", asdict(calibration))
+
+
+def _frequent(values: Iterable[object]) -> bool:
+    """Whether all are numbers above 0 and below infinity."""
+    return all(isinstance(value, (int, float)) and 0 < value < math.inf for value in values)

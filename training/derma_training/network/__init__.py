@@ -1,0 +1,1 @@
+"""The network: build it, load its weights, turn pixels into answers."""
