@@ -13,7 +13,7 @@ import pdoc
 import derma_semantics
 
 # Beside the package itself, whose page shows every public name.
-MODULES = ("errors", "contract", "transport", "saliency", "bulk", "dicom")
+MODULES = ("domain.errors", "domain.contract", "wire.transport", "saliency", "bulk", "imaging.dicom")
 
 
 def write(folder: Path) -> None:

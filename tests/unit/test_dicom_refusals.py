@@ -124,7 +124,7 @@ def test_empty_and_foreign_bytes(jpeg):
 def test_without_the_extra_the_error_names_it():
     code = (
         "import sys; sys.modules['pydicom'] = None\n"
-        "from derma_semantics import errors, images\n"
+        "from derma_semantics.domain import errors; from derma_semantics.imaging import images\n"
         "try: images.encoded(bytes(128) + b'DICM' + bytes(99))\n"
         "except errors.UnsupportedFormat as error: print(error)"
     )
