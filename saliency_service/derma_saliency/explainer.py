@@ -19,7 +19,8 @@ from derma_saliency.methods import DEFAULT, METHODS
 from derma_saliency.texts import Texts, check_text
 from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.errors import InvalidRequest
-from derma_semantics.imaging.preprocess import crop_box, decode, resize_and_crop
+from derma_semantics.imaging.guarded import GuardedDecoder
+from derma_semantics.imaging.preprocess import crop_box
 from derma_semantics.saliency import Explanation
 from derma_training.bundle import Bundle
 from derma_training.network.classifier import Answers, Classifier
@@ -41,6 +42,7 @@ class Explainer:
         self.classifier = classifier.requires_grad_(False)
         self.texts = texts
         self.name = name
+        self.decoder = GuardedDecoder()
         self.digest = bytes(classifier.digest.tolist()).hex()
 
     @classmethod
@@ -80,8 +82,8 @@ class Explainer:
         """
         method = check_method(method)
         check_text(prompt, condition)
-        photograph = decode(image)
-        pixels = torch.from_numpy(resize_and_crop(photograph).copy())[None].to(self.classifier.text.device)
+        decoded, size = self.decoder.preprocess(image)
+        pixels = torch.from_numpy(decoded.copy())[None].to(self.classifier.text.device)
         direction = self.texts.direction(prompt=prompt, condition=condition)[None]
         grids, answers = self.relevance(pixels, direction, method)
         return Explanation(
@@ -90,8 +92,8 @@ class Explainer:
             score=float((answers.embedding * direction).sum()),
             probabilities=dict(zip(CODES, answers.probabilities[0].tolist(), strict=True)),
             grid=grids[0].cpu().numpy(),
-            size=photograph.size,
-            crop=crop_box(photograph.size),
+            size=size,
+            crop=crop_box(size),
             bundle_digest=self.digest,
         )
 

@@ -20,6 +20,10 @@ MAX_ENCODED_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 32
 MAX_ASPECT = 100
+# Of a progressive JPEG: each scan visits every pixel again.
+MAX_SCANS = 100
+MAX_SCANNED_PIXELS = 1_000_000_000
+MAX_DECODE_SECONDS = 2.0  # of processor time
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 # What the client reads too, and sends as a PNG of its pixels; the server knows nothing of it.

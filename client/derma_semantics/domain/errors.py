@@ -7,7 +7,8 @@
     │   ├── CorruptImage        truncated or damaged
     │   ├── ImageTooLarge       too many bytes or pixels
     │   ├── ImageTooSmall
-    │   └── ImageTooNarrow      a strip, not a photograph
+    │   ├── ImageTooNarrow      a strip, not a photograph
+    │   └── ImageTooComplex     takes too long to decode
     ├── InvalidRequest          the server refused the request for another reason
     │   └── AccessDenied        no token or certificate, or one without the right
     ├── ServiceError            the server failed while it answered
@@ -60,6 +61,10 @@ class ImageTooSmall(InvalidImage):
 
 class ImageTooNarrow(InvalidImage):
     """One side of the image is many times the other."""
+
+
+class ImageTooComplex(InvalidImage):
+    """The image takes too long to decode, whatever its size."""
 
 
 class InvalidRequest(DermaError):

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from derma_semantics.domain.contract import (
     IMAGE_FORMATS,
@@ -24,19 +25,36 @@ from derma_semantics.domain.contract import (
     MAX_ASPECT,
     MAX_ENCODED_BYTES,
     MAX_PIXELS,
+    MAX_SCANNED_PIXELS,
+    MAX_SCANS,
     MIN_SIDE,
 )
 from derma_semantics.domain.errors import (
     CorruptImage,
     EmptyImage,
+    ImageTooComplex,
     ImageTooLarge,
     ImageTooNarrow,
     ImageTooSmall,
+    InvalidImage,
     UnsupportedFormat,
 )
+from derma_semantics.imaging.png import PNG, without_ancillary_chunks
 
 # What another decoder of the same image may change, of 255.
 PIXEL_TOLERANCE = 2
+SIGNATURES = {b"\xff\xd8\xff": "JPEG", PNG: "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP"}
+# EXIF 2.32, tag 0x0112.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+START_OF_SCAN = b"\xff\xda"  # ITU-T T.81, table B.1
 
 
 def preprocess(data: bytes) -> NDArray[np.uint8]:
@@ -83,7 +101,11 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         InvalidImage: one of its subclasses, naming the problem and the limit.
     """
-    return _upright_rgb(open_header(data))
+    image = open_header(data)
+    check_size(image.size)
+    if image.format == "JPEG":
+        _check_scans(data, image.size)
+    return _upright_rgb(image)
 
 
 def resize_and_crop(image: Image.Image) -> NDArray[np.uint8]:
@@ -135,11 +157,12 @@ def open_header(data: bytes) -> Image.Image:
         InvalidImage: one of its subclasses, naming the problem and the limit.
     """
     check_encoded(data)
+    if data.startswith(PNG):
+        data = without_ancillary_chunks(data)
     try:
         return Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except UnidentifiedImageError as exc:
-        supported = ", ".join(IMAGE_FORMATS)
-        raise UnsupportedFormat(f"the data is not an image in a supported format ({supported})") from exc
+        raise _unidentified(data) from exc
     except Image.DecompressionBombError as exc:
         # Pillow refuses before it says the size in numbers: "Image size (900000000 pixels) exceeds ..."
         pixels = int(re.findall(r"\d+", str(exc))[0])
@@ -152,10 +175,31 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
     check_size(image.size)
     try:
         image.load()
-        upright = ImageOps.exif_transpose(image)
+        upright = _upright(image)
     except Exception as exc:  # Pillow's decoders raise whatever a damaged file provokes
         raise CorruptImage(f"the {image.format or 'image'} is truncated or damaged: {exc}") from exc
     return _to_rgb(upright)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says. Nothing else of it is read: one damaged tag is no damaged photograph."""
+    orientation = 1
+    with suppress(Exception):
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    turn = TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _unidentified(data: bytes) -> InvalidImage:
+    """The reason that the format's own decoder gives, where the first bytes name a format."""
+    for signature, name in SIGNATURES.items():
+        if data.startswith(signature):
+            try:
+                Image.OPEN[name][0](io.BytesIO(data), "")
+            except Exception as exc:
+                return CorruptImage(f"the {name} cannot be read: {exc}")
+    supported = ", ".join(IMAGE_FORMATS)
+    return UnsupportedFormat(f"the data is not an image in a supported format ({supported})")
 
 
 def check_size(size: tuple[int, int]) -> None:
@@ -171,8 +215,25 @@ def check_size(size: tuple[int, int]) -> None:
         )
 
 
+def _check_scans(data: bytes, size: tuple[int, int]) -> None:
+    """Refuse a JPEG that repeats its scans: the time to decode one grows with scans times pixels."""
+    scans = data.count(START_OF_SCAN)
+    limit = min(MAX_SCANS, MAX_SCANNED_PIXELS // (size[0] * size[1]))
+    if scans > limit:
+        raise ImageTooComplex(
+            f"the JPEG has {scans} scans; the limit for {size[0]} x {size[1]} pixels is {limit}: "
+            "save it as a baseline JPEG"
+        )
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Mode RGB as Pillow converts it; 16-bit grey keeps its high byte instead of clipping."""
+    """Mode RGB as Pillow converts it; 16-bit grey keeps its high byte instead of clipping.
+
+    What is transparent is shown on white, so that colours nobody sees do not change the answer.
+    """
+    if image.has_transparency_data and image.mode != "I;16":
+        seen = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
     if image.mode.startswith("I"):
         values = np.asarray(image)
         image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))

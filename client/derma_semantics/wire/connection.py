@@ -24,6 +24,7 @@ Address: TypeAlias = str | Sequence[str]
 PemFile: TypeAlias = str | os.PathLike[str]
 
 # A server that restarts is found again within the time that retries take.
+PROXY = "DERMA_PROXY"
 _OPTIONS = (
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -120,6 +121,11 @@ class Host(NamedTuple):
         """Whether nothing that is sent there leaves this machine."""
         return self.name == "localhost" or (self.literal and ip_address(self.name).is_loopback)
 
+    @property
+    def private(self) -> bool:
+        """Whether it is this machine, or an address of a private network (RFC 1918, RFC 4193)."""
+        return self.local or (self.literal and ip_address(self.name).is_private)
+
     def __str__(self) -> str:
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
 
@@ -152,9 +158,19 @@ class Connection:
         """Whether nobody else can read what travels."""
         return self.tls is not None or all(host.local for host in self.hosts)
 
+    @property
+    def proxied(self) -> bool:
+        """Whether the proxy of ``https_proxy`` may be used: only where ``DERMA_PROXY=1`` asks for it.
+
+        Photographs and tokens for this machine or a private address never go through one.
+        """
+        return os.environ.get(PROXY) == "1" and not any(host.private for host in self.hosts)
+
     def open(self, module: Any) -> Any:
         """A new channel of ``grpc`` or ``grpc.aio``."""
-        options = [*_OPTIONS, *([("grpc.default_authority", self._name)] if self._name else [])]
+        options = [*_OPTIONS, ("grpc.enable_http_proxy", int(self.proxied))]
+        if self._name:
+            options.append(("grpc.default_authority", self._name))
         if self.tls is None:
             return module.insecure_channel(self.target(), options)
         return module.secure_channel(self.target(), self.tls.credentials(), options)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from derma_semantics.domain.contract import TICKET
 from derma_semantics.domain.errors import InvalidImage, to_wire
-from derma_semantics.imaging.preprocess import preprocess
+from derma_semantics.imaging.guarded import GuardedDecoder
 from derma_serving.runtime import ticket
 from derma_serving.runtime.nvimgcodec import Decoder
 
@@ -35,13 +35,17 @@ class TritonPythonModel:
         """Decode once, so that the first request does not pay for loading the codecs."""
         sample = io.BytesIO()
         Image.new("RGB", (64, 64)).save(sample, "JPEG")
-        preprocess(sample.getvalue())
+        self.guarded = GuardedDecoder()
+        self.guarded.preprocess(sample.getvalue())
 
         self.decoder = _decoder(args)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         ready = self._decoded(requests) if self.decoder else [()] * len(requests)
-        return [_respond(request, done) for request, done in zip(requests, ready)]
+        return [_respond(request, done, self.guarded) for request, done in zip(requests, ready)]
+
+    def finalize(self) -> None:
+        self.guarded.close()
 
     def _decoded(self, requests: list[pb_utils.InferenceRequest]) -> list[list[np.ndarray | None]]:
         """Pixels of all images that the decoder takes, by request; None for the others."""
@@ -73,12 +77,12 @@ def _images(request: pb_utils.InferenceRequest) -> np.ndarray:
 
 
 def _respond(
-    request: pb_utils.InferenceRequest, ready: list[np.ndarray | None]
+    request: pb_utils.InferenceRequest, ready: list[np.ndarray | None], guarded: GuardedDecoder
 ) -> pb_utils.InferenceResponse:
     try:
         images = _images(request)
         pairs = zip_longest(images, ready)
-        pixels = np.stack([preprocess(image) if done is None else done for image, done in pairs])
+        pixels = np.stack([guarded.preprocess(image)[0] if done is None else done for image, done in pairs])
         tensors = [pb_utils.Tensor("PIXELS", pixels)]
         if ticket.wanted():
             tickets = np.stack([ticket.issue(*pair) for pair in zip(images, pixels)])

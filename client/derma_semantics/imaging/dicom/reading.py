@@ -41,6 +41,7 @@ _ATTRIBUTES = [
     "PlanarConfiguration",
     "BitsAllocated",
     "BitsStored",
+    "HighBit",
     "PixelRepresentation",
     "BurnedInAnnotation",
     "RecognizableVisualFeatures",
@@ -50,6 +51,19 @@ _ATTRIBUTES = [
     "ExtendedOffsetTableLengths",
     "PixelData",
 ]
+
+
+# Image Pixel Module, PS3.3 table C.7-11a.
+_NEEDED = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
 
 
 def to_image(data: bytes) -> Image.Image:
@@ -84,6 +98,8 @@ def _check(dataset: Any) -> None:
             )
     if "PixelData" not in dataset:
         raise CorruptImage("the DICOM file has no pixel data, or ends before it")
+    if missing := _missing(dataset):
+        raise CorruptImage(f"the DICOM file lacks the attribute {missing}")
     check_size((int(dataset.Columns), int(dataset.Rows)))
     colours = str(dataset.PhotometricInterpretation)
     if colours not in (*GREY, *COLOUR, PALETTE):
@@ -102,6 +118,21 @@ def _check(dataset: Any) -> None:
             f"{'signed' if dataset.PixelRepresentation else 'unsigned'}; "
             "supported are 8 or 16 bits, 8 or more of them used, unsigned"
         )
+    if dataset.HighBit != stored - 1:
+        raise UnsupportedFormat(
+            f"the DICOM HighBit is {int(dataset.HighBit)}; supported is {stored - 1}, BitsStored less one"
+        )
+
+
+def _missing(dataset: Any) -> str | None:
+    """The first attribute that is needed to read the pixels and is not there, or is empty."""
+    return next((name for name in _NEEDED if dataset.get(name) is None), None) or _missing_order(dataset)
+
+
+def _missing_order(dataset: Any) -> str | None:
+    """Several samples a pixel can lie in two orders."""
+    several, name = int(dataset.SamplesPerPixel) > 1, "PlanarConfiguration"
+    return name if several and dataset.get(name) is None else None
 
 
 def _rgb(dataset: Any) -> NDArray[np.uint8]:

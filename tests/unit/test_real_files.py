@@ -1,0 +1,149 @@
+"""Real photographs that odd metadata made unreadable, and cheap files that are costly to decode."""
+
+import io
+import random
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from derma_semantics.domain import errors
+from derma_semantics.imaging.dicom import to_image
+from derma_semantics.imaging.png import PNG
+from derma_semantics.imaging.preprocess import decode, preprocess
+from tests.unit.photographs import dataset, rgb, saved
+
+SRATIONAL, RATIONAL, SHORT = 10, 5, 3
+
+
+def encoded(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def repeated_scans(times, side=3000):
+    """A progressive JPEG whose last scan is repeated."""
+    data = encoded(Image.new("RGB", (side, side)), "JPEG", progressive=True, quality=1)
+    last = data.rfind(b"\xff\xda")
+    return data[:-2] + data[last:-2] * times + data[-2:]
+
+
+def with_exif(jpeg, *tags):
+    """With orientation 6 and these tags (number, type, count, four bytes of value or offset)."""
+    entries = sorted([(0x0112, SHORT, 1, struct.pack("<HH", 6, 0)), *tags])
+    table = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    tiff = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + table + bytes(4) + struct.pack("<ii", -1, 0)
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
+
+
+def chunk(kind, body, checksum=None):
+    check = zlib.crc32(kind + body) if checksum is None else checksum
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+
+def after_header(png, *chunks):
+    """The chunks right behind IHDR."""
+    end = len(PNG) + 25
+    return png[:end] + b"".join(chunks) + png[end:]
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded():
+    began = time.process_time()
+    with pytest.raises(errors.ImageTooComplex, match="1510 scans; the limit for 3000 x 3000 pixels is 100"):
+        decode(repeated_scans(1500))
+    assert time.process_time() - began < 0.5  # to decode it takes ten seconds
+
+
+def test_the_more_pixels_the_fewer_scans():
+    with pytest.raises(errors.ImageTooComplex, match="the limit for 6000 x 6000 pixels is 27"):
+        decode(repeated_scans(40, 6000))
+
+
+def test_ordinary_progressive_jpegs_are_read():
+    data = encoded(rgb().resize((600, 450)), "JPEG", progressive=True, quality=90)
+    assert decode(data).size == (600, 450)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        (0x011A, SRATIONAL, 1, struct.pack("<I", 38)),
+        (0x010F, RATIONAL, 1, struct.pack("<I", 38)),
+        (0x010F, 99, 7, b"\xff\xff\xff\xff"),
+    ],
+    ids=["resolution -1/0", "make as a fraction", "unknown type"],
+)
+def test_an_odd_tag_does_not_hide_the_orientation(tag):
+    jpeg = encoded(rgb(), "JPEG")
+    turned = decode(with_exif(jpeg, tag))
+    assert (np.asarray(turned) == np.asarray(decode(jpeg).transpose(Image.Transpose.ROTATE_270))).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_second_tag_makes_a_photograph_unreadable():
+    jpeg, draw = encoded(rgb().resize((32, 32)), "JPEG"), random.Random(0)
+    for _ in range(3_000):
+        tag = (draw.randrange(65536), draw.randrange(20), draw.randrange(2**32), draw.randbytes(4))
+        assert decode(with_exif(jpeg, tag)).size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**22))),
+        chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2**22))),
+        chunk(b"tEXt", b"Comment\0hello", checksum=1),
+        chunk(b"iTXt", b"\xff" * 40),
+    ],
+    ids=["large text", "large profile", "text with a wrong checksum", "text that is none"],
+)
+def test_what_pixels_do_not_need_is_not_read(odd):
+    png = encoded(rgb(), "PNG")
+    assert (preprocess(after_header(png, odd)) == preprocess(png)).all()
+
+
+def test_a_damaged_pixel_chunk_is_named():
+    png = encoded(rgb(), "PNG")
+    place = png.index(b"IDAT")
+    with pytest.raises(errors.CorruptImage, match="PNG"):
+        decode(png[: place + 10] + b"\0\0\0\0" + png[place + 14 :])
+
+
+def test_a_jpeg_of_12_bits_is_told_so():
+    jpeg = encoded(rgb(), "JPEG")
+    frame = jpeg.index(b"\xff\xc0")
+    with pytest.raises(errors.CorruptImage, match="JPEG cannot be read: cannot handle 12-bit"):
+        decode(jpeg[: frame + 4] + b"\x0c" + jpeg[frame + 5 :])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_what_transparency_hides_changes_no_answer(mode, kind):
+    hidden = rgb().convert(mode)
+    hidden.putalpha(Image.linear_gradient("L").resize(hidden.size).point(lambda value: 255 * (value > 127)))
+    seen = Image.new("RGBA", hidden.size, "white")
+    seen.alpha_composite(hidden.convert("RGBA"))
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    expected = preprocess(encoded(seen.convert("RGB"), "PNG"))
+    assert (preprocess(encoded(hidden, kind, **options)) == expected).all()
+
+
+@pytest.mark.parametrize(
+    "name", ["PlanarConfiguration", "PhotometricInterpretation", "SamplesPerPixel", "PixelRepresentation"]
+)
+def test_a_missing_dicom_attribute_is_named(name):
+    ds = dataset(rgb())
+    delattr(ds, name)
+    with pytest.raises(errors.CorruptImage, match=f"lacks the attribute {name}"):
+        to_image(saved(ds))
+
+
+def test_dicom_bits_that_do_not_begin_at_the_lowest_are_refused():
+    ds = dataset(rgb(), HighBit=6)
+    with pytest.raises(errors.UnsupportedFormat, match="HighBit is 6; supported is 7"):
+        to_image(saved(ds))
