@@ -147,3 +147,59 @@ def test_dicom_bits_that_do_not_begin_at_the_lowest_are_refused():
     ds = dataset(rgb(), HighBit=6)
     with pytest.raises(errors.UnsupportedFormat, match="HighBit is 6; supported is 7"):
         to_image(saved(ds))
+
+
+def display_p3():
+    """A profile of matrix and gamma, as phones embed; primaries of SMPTE EG 432-1, adapted to D50."""
+
+    def fixed(value):
+        return struct.pack(">i", round(value * 65536))
+
+    def point(*xyz):
+        return b"XYZ \0\0\0\0" + b"".join(map(fixed, xyz))
+
+    tags = {
+        b"rXYZ": point(0.5151, 0.2412, -0.0011),
+        b"gXYZ": point(0.2920, 0.6922, 0.0419),
+        b"bXYZ": point(0.1571, 0.0666, 0.7841),
+        b"wtpt": point(0.9642, 1.0, 0.8249),
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv\x00\x00\x00\x00\x00\x00\x00\x01\x023\x00\x00"),
+    }
+    table, body, offset = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, data in tags.items():
+        table += name + struct.pack(">II", offset + len(body), len(data))
+        body += data
+    size = offset + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"mntr", b"RGB ", b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + fixed(0.9642) + fixed(1.0) + fixed(0.8249)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def p3_as_srgb(colour):
+    """By matrix: CSS Color Module Level 4, section 18, sample code (Display P3 to linear sRGB)."""
+    matrix = [[1.22494, -0.22494, 0.0], [-0.04206, 1.04206, 0.0], [-0.01964, -0.07864, 1.09827]]
+    linear = np.array(matrix) @ (np.array(colour) / 255) ** (0x233 / 256)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_display_p3_is_read_as_srgb(kind):
+    red = Image.new("RGB", (64, 64), (200, 60, 60))
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    plain = np.asarray(decode(encoded(red, kind, **options)))[32, 32]
+    wide = np.asarray(decode(encoded(red, kind, icc_profile=display_p3(), **options)))[32, 32]
+    assert abs(plain.astype(int) - [200, 60, 60]).max() <= 2
+    assert abs(wide.astype(int) - p3_as_srgb((200, 60, 60))).max() <= 2
+
+
+@pytest.mark.parametrize("profile", [b"none", bytes(200), display_p3()[:150]])
+def test_a_damaged_profile_is_ignored(profile):
+    jpeg = encoded(rgb(), "JPEG")
+    assert (decode(encoded(rgb(), "JPEG", icc_profile=profile)).tobytes()) == decode(jpeg).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "WEBP"])
+def test_several_pages_are_refused(kind):
+    pages = [rgb(), rgb().rotate(90, expand=True).resize(rgb().size)]
+    with pytest.raises(errors.UnsupportedFormat, match=f"{kind} file has several pages; the limit is 1"):
+        decode(encoded(pages[0], kind, save_all=True, append_images=pages[1:]))

@@ -39,11 +39,13 @@ from derma_semantics.domain.errors import (
     InvalidImage,
     UnsupportedFormat,
 )
+from derma_semantics.imaging.colour import to_srgb
 from derma_semantics.imaging.png import PNG, without_ancillary_chunks
 
 # What another decoder of the same image may change, of 255.
 PIXEL_TOLERANCE = 2
-SIGNATURES = {b"\xff\xd8\xff": "JPEG", PNG: "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP"}
+JPEG = b"\xff\xd8\xff"
+SIGNATURES = {JPEG: "JPEG", PNG: "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP"}
 # EXIF 2.32, tag 0x0112.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -103,7 +105,7 @@ def decode(data: bytes) -> Image.Image:
     """
     image = open_header(data)
     check_size(image.size)
-    if image.format == "JPEG":
+    if data.startswith(JPEG):  # also one that Pillow calls MPO
         _check_scans(data, image.size)
     return _upright_rgb(image)
 
@@ -173,6 +175,7 @@ def open_header(data: bytes) -> Image.Image:
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     check_size(image.size)
+    _check_pages(image)
     try:
         image.load()
         upright = _upright(image)
@@ -215,6 +218,21 @@ def check_size(size: tuple[int, int]) -> None:
         )
 
 
+def _check_pages(image: Image.Image) -> None:
+    """Refuse a TIFF of several pages and a WebP that moves: which of them is meant is not said."""
+    if image.format not in ("TIFF", "WEBP"):
+        return
+    try:
+        image.seek(1)
+    except Exception:  # there is no second one, or none that can be read
+        image.seek(0)
+        return
+    raise UnsupportedFormat(
+        f"the {image.format} file has several pages; the limit is 1: "
+        "save the page to classify as a file of its own"
+    )
+
+
 def _check_scans(data: bytes, size: tuple[int, int]) -> None:
     """Refuse a JPEG that repeats its scans: the time to decode one grows with scans times pixels."""
     scans = data.count(START_OF_SCAN)
@@ -227,20 +245,21 @@ def _check_scans(data: bytes, size: tuple[int, int]) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Mode RGB as Pillow converts it; 16-bit grey keeps its high byte instead of clipping.
+    """Mode RGB as Pillow converts it, in sRGB; 16-bit grey keeps its high byte instead of clipping.
 
     What is transparent is shown on white, so that colours nobody sees do not change the answer.
     """
     if image.has_transparency_data and image.mode != "I;16":
         seen = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+        image.info.update(seen.info)
     if image.mode.startswith("I"):
         values = np.asarray(image)
         image = Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
     try:
         # Floating-point pixels have no defined white, so there is nothing to scale them by.
         if image.mode != "F":
-            return image.convert("RGB")
+            return to_srgb(image).convert("RGB")
     except ValueError:
         pass
     raise UnsupportedFormat(f"pixels of mode {image.mode} cannot be read as RGB")
