@@ -7,13 +7,9 @@ import torch
 
 from derma_semantics.domain.contract import RANDOM_WEIGHTS
 from derma_training.bundle import BundleError
-from derma_training.network.model import (
-    add_lora,
-    build_model,
-    count_parameters,
-    load_checkpoint,
-    load_tokenizer,
-)
+from derma_training.network.checkpoint import load_checkpoint
+from derma_training.network.lora import add_lora
+from derma_training.network.model import build_model, count_parameters, load_tokenizer
 from derma_training.network.random_weights import biomedclip
 
 

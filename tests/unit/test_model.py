@@ -1,5 +1,7 @@
 """Building, LoRA and checkpoint formats, on the small architecture with random weights."""
 
+import copy
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,17 +14,9 @@ from safetensors.torch import load_file, save_file
 from derma_training.bundle import BundleError
 from derma_training.cli import main
 from derma_training.network import architecture, text_package
-from derma_training.network.model import (
-    TEXT_TARGETS,
-    VISION_TARGETS,
-    add_lora,
-    build_model,
-    count_parameters,
-    load_checkpoint,
-    load_tokenizer,
-    merge_adapter,
-    trained_state,
-)
+from derma_training.network.checkpoint import load_checkpoint
+from derma_training.network.lora import TEXT_TARGETS, VISION_TARGETS, add_lora, merge_adapter
+from derma_training.network.model import build_model, count_parameters, load_tokenizer, trained_state
 
 
 @pytest.fixture(scope="module")
@@ -130,22 +124,97 @@ def test_checkpoint_with_lora_is_merged(model, folder, images, tmp_path, default
 def test_checkpoint_reports_what_does_not_fit(model, folder, tmp_path):
     state = model.state_dict()
     del state["visual.trunk.norm.bias"]
-    state["visual.trunk.blocks.99.attn.qkv.lora_A.weight"] = torch.zeros(4, 192)
     state["teacher.weight"] = torch.zeros(1)
+    state["text.transformer.embeddings.position_ids"] = torch.arange(3)
     torch.save(state, tmp_path / "model.pt")
     _, report = load_checkpoint(build_model(folder, weights=False), tmp_path / "model.pt")
-    assert report.missing == ("visual.trunk.norm.bias",)
-    assert set(report.unexpected) == {"teacher.weight", "visual.trunk.blocks.99.attn.qkv.lora_A.weight"}
+    assert (report.missing, report.unexpected) == (("visual.trunk.norm.bias",), ("teacher.weight",))
 
 
-def test_half_a_lora_pair_is_reported_and_not_merged(model, folder, images, tmp_path):
+QKV = "visual.trunk.blocks.0.attn.qkv"
+PAIR = {f"{QKV}.lora_A.weight": torch.ones(4, 192), f"{QKV}.lora_B.weight": torch.ones(576, 4)}
+PROJ = {
+    name.replace("qkv", "proj"): torch.ones(8, 192) if "_A" in name else torch.ones(192, 8) for name in PAIR
+}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({f"{QKV}.lora_A.weight": torch.ones(4, 192)}, f"lacks {QKV}.lora_B.weight"),
+        ({name.replace("0", "99"): tensor for name, tensor in PAIR.items()}, "blocks.99.attn.qkv, which the"),
+        (PAIR | {f"{QKV}.lora_magnitude_vector": torch.ones(576)}, "not DoRA or a bias"),
+        (PAIR | {f"{QKV}.lora_B.bias": torch.ones(576)}, "not DoRA or a bias"),
+        (PAIR | PROJ, r"ranks \[4, 8\]"),
+        (
+            PAIR | {f"{QKV}.lora_B.weight": torch.ones(575, 4)},
+            r"the shape \(575, 4\), expected \(576, 4\)",
+        ),
+    ],
+    ids=["half a pair", "no such block", "DoRA", "bias", "two ranks", "shape"],
+)
+def test_lora_that_does_not_fit_is_refused_by_name(model, folder, tmp_path, tensors, message):
+    torch.save({**model.state_dict(), **tensors}, tmp_path / "model.pt")
+    with pytest.raises(BundleError, match=message):
+        load_checkpoint(build_model(folder, weights=False), tmp_path / "model.pt")
+
+
+@pytest.fixture
+def base(model):
+    """The model before it gets an adapter."""
+    return copy.deepcopy(model)
+
+
+@pytest.fixture
+def adapter(base, model, tmp_path):
+    """A PEFT folder with an adapter of random weights."""
+    with_random_lora(model, r=4, alpha=8).save_pretrained(str(tmp_path / "adapter"))
+    return tmp_path / "adapter"
+
+
+def rewritten(adapter, change):
+    path = adapter / "adapter_model.safetensors"
+    save_file(change(load_file(str(path))), str(path))
+
+
+def test_an_adapter_that_was_compiled_lands(base, model, images, adapter):
     expected = embed(model, images)
-    state = dict(model.state_dict())
-    state["visual.trunk.blocks.0.attn.qkv.lora_A.weight"] = torch.ones(4, 192)
-    torch.save(state, tmp_path / "model.pt")
-    loaded, report = load_checkpoint(build_model(folder, weights=False), tmp_path / "model.pt")
-    assert report.missing == ("visual.trunk.blocks.0.attn.qkv.lora_B.weight",)
-    assert torch.equal(embed(loaded, images), expected)
+    rewritten(adapter, lambda tensors: {f"{n[:17]}_orig_mod.{n[17:]}": t for n, t in tensors.items()})
+    merged = merge_adapter(base, adapter)
+    assert (embed(merged, images) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda tensors: {n: t for n, t in tensors.items() if ".3." not in n},
+            r"lacks 8 tensors .*blocks\.3\.",
+        ),
+        (lambda tensors: {n.replace("visual", "image"): t for n, t in tensors.items()}, "lacks 96 tensors"),
+        (
+            lambda tensors: {**tensors, "extra.lora_A.weight": torch.zeros(1)},
+            "without a module, e.g. .*extra",
+        ),
+    ],
+    ids=["a block is missing", "another prefix", "a stranger"],
+)
+def test_an_adapter_that_does_not_fit_is_refused(base, adapter, change, message):
+    rewritten(adapter, change)
+    with pytest.raises(BundleError, match=message):
+        merge_adapter(base, adapter)
+
+
+@pytest.mark.parametrize(
+    ("part", "setting"), [("vision_cfg", "timm_model_name"), ("text_cfg", "hf_tokenizer_name")]
+)
+def test_a_model_that_lies_elsewhere_is_refused(folder, tmp_path, part, setting):
+    other = shutil.copytree(folder, tmp_path / "other")
+    config = json.loads((other / "open_clip_config.json").read_text())
+    config["model_cfg"][part][setting] = "hf-hub:someone/model"
+    (other / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=f"{setting} is 'hf-hub:someone/model', which is"):
+        build_model(other)
 
 
 def test_a_pt_serves_as_a_folder_s_weights(model, folder, images, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from derma_training.learning.checkpoint import Checkpoint
-from derma_training.network.model import load_checkpoint
+from derma_training.network.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))

@@ -22,7 +22,8 @@ from derma_training.learning.rates import cosine, parameter_groups
 from derma_training.learning.teachers import Teachers
 from derma_training.network import architecture
 from derma_training.network.classifier import Normalise
-from derma_training.network.model import add_lora, build_model, encode_conditions, load_tokenizer
+from derma_training.network.lora import add_lora
+from derma_training.network.model import build_model, encode_conditions, load_tokenizer
 
 PROMPTS = {condition.code: condition.prompts for condition in CONDITIONS}
 NORMALISE = Normalise([0.5] * 3, [0.5] * 3)

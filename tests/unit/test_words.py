@@ -27,8 +27,8 @@ from derma_training.learning.start import BASES, check_unseen
 from derma_training.learning.words import fit_words
 from derma_training.network import architecture
 from derma_training.network.classifier import Normalise
+from derma_training.network.lora import add_lora
 from derma_training.network.model import (
-    add_lora,
     build_model,
     encode_conditions,
     load_merged,

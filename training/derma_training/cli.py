@@ -302,7 +302,9 @@ def info(folder: Path, rank: int, alpha: int, text: bool, checkpoint: Path | Non
 
     BUNDLE may also be a folder with BiomedCLIP's configuration and no weights.
     """
-    from derma_training.network.model import add_lora, build_model, count_parameters, load_checkpoint
+    from derma_training.network.checkpoint import load_checkpoint
+    from derma_training.network.lora import add_lora
+    from derma_training.network.model import build_model, count_parameters
 
     with reported():
         model = build_model(folder, weights=False)

@@ -46,13 +46,12 @@ from derma_training.learning.start import check_unseen, first_model, prepare, st
 from derma_training.learning.start import facts as start_facts
 from derma_training.learning.words import fit_words
 from derma_training.network.classifier import Normalise
+from derma_training.network.lora import add_lora, merge_adapter
 from derma_training.network.model import (
     Clip,
-    add_lora,
     build_model,
     count_parameters,
     load_tokenizer,
-    merge_adapter,
     pixel_statistics,
     save_weights,
 )

@@ -10,8 +10,6 @@ the same two towers: a timm ViT and a Hugging Face BERT.
 from __future__ import annotations
 
 import json
-import pickle
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +17,13 @@ from typing import Any, TypeAlias
 
 import open_clip
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from derma_training.bundle import WEIGHTS, Bundle, BundleError
 from derma_training.network import text_package
-
-# Full matches of module names. The patch embedding (trunk.patch_embed.proj) and the
-# projection head (head.proj) share their last name with attn.proj and stay out.
-VISION_TARGETS = r"visual\.trunk\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"
-TEXT_TARGETS = (
-    r"text\.transformer\.encoder\.layer\.\d+\."
-    r"(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense|output\.dense)"
-)
+from derma_training.network.checkpoint import load_checkpoint
+from derma_training.network.lora import attach_adapter, merge_adapter
 
 TEXT_TRANSFORMER = "text.transformer."
 
@@ -57,6 +47,7 @@ def build_model(folder: str | Path, *, weights: bool = True) -> Clip:
         BundleError: no configuration, text configuration or weights where they belong.
     """
     folder = Path(folder).resolve()
+    _require_local(folder)
     text_cfg = dict(
         _config(folder)["model_cfg"]["text_cfg"],
         hf_model_name=str(text_folder(folder)),
@@ -75,14 +66,32 @@ def build_model(folder: str | Path, *, weights: bool = True) -> Clip:
         text_package.load_transformer(model.text.transformer, package)
     if checkpoint:
         model, report = load_checkpoint(model, checkpoint)
-        if report.missing:
-            raise BundleError(f"{checkpoint} lacks {len(report.missing)} tensors, e.g. {report.missing[0]}")
+        report.require(checkpoint)
     elif package and weights:
         _load_trained(model, folder / WEIGHTS)
     # Written out, attention is faster here on a CPU and exports to plain MatMul and Softmax.
     for block in model.visual.trunk.blocks:
         block.attn.fused_attn = False
     return model.eval()
+
+
+def _require_local(folder: Path) -> None:
+    """Refuse a configuration that names weights or code elsewhere: open_clip and timm would fetch them.
+
+    Raises:
+        BundleError: names the setting.
+    """
+    model = _config(folder)["model_cfg"]
+    names = {
+        "vision_cfg.timm_model_name": model.get("vision_cfg", {}).get("timm_model_name"),
+        "text_cfg.hf_tokenizer_name": model.get("text_cfg", {}).get("hf_tokenizer_name"),
+    }
+    for setting, name in names.items():
+        if ":" in str(name or ""):
+            raise BundleError(
+                f"{folder}/open_clip_config.json: {setting} is {name!r}, which is loaded from elsewhere; "
+                "expected the name of an architecture"
+            )
 
 
 def trained_state(model: Clip, folder: Path) -> dict[str, Tensor]:
@@ -135,34 +144,11 @@ def pixel_statistics(folder: str | Path) -> tuple[list[float], list[float]]:
     return config["mean"], config["std"]
 
 
-def add_lora(model: Clip, *, r: int = 32, alpha: int = 64, text: bool = False) -> PeftModel:
-    """Freeze ``model`` and add LoRA to its transformer blocks, in place.
-
-    Args:
-        r: rank of the update.
-        alpha: the update is scaled by ``alpha / r``.
-        text: adapt the text tower's attention and MLP as well.
-
-    Returns:
-        The PEFT wrapper; ``model`` itself keeps working and now holds the adapters.
-
-    Source: Hu et al., LoRA, arXiv 2106.09685.
-    """
-    targets = f"(?:{VISION_TARGETS}|{TEXT_TARGETS})" if text else VISION_TARGETS
-    return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=targets))
-
-
-def merge_adapter(model: Clip, adapter: Path) -> Clip:
-    """Load a PEFT adapter folder and fold it into the weights of ``model``."""
-    merged: Clip = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    return merged.eval()
-
-
 def load_unmerged(bundle: Bundle) -> Clip:
     """The bundle's model with the adapter still apart, as it was trained."""
     model = build_model(bundle.path)
     if bundle.adapter:
-        PeftModel.from_pretrained(model, str(bundle.adapter))  # adds its layers to `model` in place
+        attach_adapter(model, bundle.adapter)  # adds its layers to `model` in place
     return model.eval()
 
 
@@ -205,80 +191,6 @@ def count_parameters(model: Clip) -> ParameterCount:
     return ParameterCount(
         sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
     )
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """Keys that a checkpoint lacked, and keys that had no place in the model."""
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-
-
-def load_checkpoint(model: Clip, path: str | Path, *, alpha: int | None = None) -> tuple[Clip, LoadReport]:
-    """Load a ``.pt`` as the original project distributed it, LoRA merged where it has any.
-
-    Accepts a ``torch.save`` of a state dict, bare or under ``model_state_dict`` or
-    ``state_dict``, with ``module.`` or ``base_model.model.`` prefixes. Pickled code is
-    never run (``weights_only=True``).
-
-    Args:
-        alpha: LoRA's alpha, which such files do not carry; twice the rank by default.
-
-    Returns:
-        The model with the weights in it, and the keys that did not match.
-
-    Raises:
-        ValueError: the file holds no state dict, or more than tensors.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as exc:
-        raise ValueError(f"{path} is not a checkpoint of plain tensors: {exc}") from exc
-    state = _plain_names(_state_dict(content, path))
-    lora = {name: tensor for name, tensor in state.items() if ".lora_" in name}
-    base = {name: tensor for name, tensor in state.items() if name not in lora}
-    missing, unexpected = model.load_state_dict(base, strict=False)
-    if lora:
-        model, absent, strangers = _merge_lora_tensors(model, lora, alpha)
-        missing, unexpected = [*missing, *absent], [*unexpected, *strangers]
-    return model.eval(), LoadReport(tuple(missing), tuple(unexpected))
-
-
-def _state_dict(content: Any, path: str | Path) -> dict[str, Tensor]:
-    for key in ("model_state_dict", "state_dict"):
-        if isinstance(content, dict) and key in content:
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
-        raise ValueError(f"{path} holds no state dict (a mapping from names to tensors)")
-    return content
-
-
-def _plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop what DataParallel and PEFT wrap around names."""
-    prefix = re.compile(r"^(module\.|base_model\.model\.)+")
-    inner = re.compile(r"\.base_layer\.|(?<=\.lora_[AB])\.default\.")
-    return {inner.sub(".", prefix.sub("", name)): tensor for name, tensor in state.items()}
-
-
-def _merge_lora_tensors(
-    model: Clip, lora: dict[str, Tensor], alpha: int | None
-) -> tuple[Clip, list[str], list[str]]:
-    """Fold LoRA pairs in; also returns the halves that are missing and the tensors without a module."""
-    modules = dict(model.named_modules())
-    owners = {name.split(".lora_")[0] for name in lora}
-    strangers = [name for name in lora if name.split(".lora_")[0] not in modules]
-    halves = {f"{owner}.lora_{half}.weight" for owner in owners & modules.keys() for half in "AB"}
-    absent = sorted(halves - lora.keys())
-    targets = sorted(owner for owner in owners & modules.keys() if not any(owner in name for name in absent))
-    if targets:
-        rank = lora[f"{targets[0]}.lora_A.weight"].shape[0]
-        config = LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=targets)
-        wrapped = get_peft_model(model, config)
-        pairs = {f"base_model.model.{k}": t for k, t in lora.items() if k.split(".lora_")[0] in targets}
-        set_peft_model_state_dict(wrapped, pairs)
-        model = wrapped.merge_and_unload()
-    return model, absent, strangers
 
 
 def _config(folder: Path) -> dict[str, Any]:
