@@ -133,7 +133,8 @@ def install(repository: Path, graph: Path, manifest: Mapping[str, Any], model: M
         # Killed between these, the configuration states the version before, which is there; where
         # there is none, it must not state a bundle that nothing was made from.
         put([target, *drafts] if versions(folder) else [*drafts, target])
-        _remove_strangers(repository)
+        if model is NETWORK:
+            _remove_strangers(repository)
     return int(target.name)
 
 
@@ -163,19 +164,15 @@ def _next_number(repository: Path) -> int:
 def _drafts(repository: Path, manifest: Mapping[str, Any], models: Sequence[Model]) -> list[Path]:
     """Drafts of the files that must change.
 
-    The network's come first: a public model must not ask for more than the network has.
+    The network's come first: the public model must not ask for more than the network has.
     """
     canary = router.share(repository) is not None
     wanted: dict[Path, bytes] = {}
     for model in reversed(models):
         source = TEMPLATES / (NETWORK if model is CANDIDATE else model).name
         for path in _files(source):
-            content = path.read_bytes()
-            if path.suffix == ".pbtxt" and model in (NETWORK, CANDIDATE):
-                content = _stamped(path, model, manifest)
-            elif path.suffix == ".pbtxt" and model is CLASSIFIER and canary:
-                content = _routed(path)
-            wanted[repository / model.name / path.relative_to(source)] = content
+            made = _made(path, model, manifest, canary)
+            wanted[repository / model.name / path.relative_to(source)] = made
     return [
         draft(path, content)
         for path, content in wanted.items()
@@ -183,11 +180,26 @@ def _drafts(repository: Path, manifest: Mapping[str, Any], models: Sequence[Mode
     ]
 
 
-def _files(model: Path) -> list[Path]:
+def _files(template: Path) -> list[Path]:
     """What people wrote for a model; of the network only its configurations and labels."""
-    if model.name == NETWORK.name:
-        return [model / "labels.txt", *profiles(model), model / CONFIGURATION]
-    return sorted(path for path in model.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    if template.name == NETWORK.name:
+        return [template / "labels.txt", *profiles(template), template / CONFIGURATION]
+    return sorted(p for p in template.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+
+
+def _made(template: Path, model: Model, manifest: Mapping[str, Any], canary: bool) -> bytes:
+    """A template's content as a repository has it: the network's configurations state the version."""
+    routed = model is CLASSIFIER and canary
+    if template.suffix != ".pbtxt" or not (routed or model in (NETWORK, CANDIDATE)):
+        return template.read_bytes()
+    config = read(template)
+    if routed:
+        router.route(config, True)
+    else:
+        config.name = model.name
+        set_parameters(config, {key: manifest[key] for key in (*PARAMETERS, *FACTS)})
+        set_size(config, "EMBEDDING", manifest["embedding_size"])
+    return (HEADER + to_text(config)).encode()
 
 
 def _remove_strangers(repository: Path) -> None:
@@ -195,18 +207,3 @@ def _remove_strangers(repository: Path) -> None:
     for path in (path for model in MODELS for path in profiles(repository / model.name)):
         if not (TEMPLATES / path.relative_to(repository)).is_file():
             path.unlink()
-
-
-def _stamped(template: Path, model: Model, manifest: Mapping[str, Any]) -> bytes:
-    """The network's configuration, or its candidate's, with what is stated of a version."""
-    config = read(template)
-    config.name = model.name
-    set_parameters(config, {key: manifest[key] for key in (*PARAMETERS, *FACTS)})
-    set_size(config, "EMBEDDING", manifest["embedding_size"])
-    return (HEADER + to_text(config)).encode()
-
-
-def _routed(template: Path) -> bytes:
-    config = read(template)
-    router.route(config, True)
-    return (HEADER + to_text(config)).encode()

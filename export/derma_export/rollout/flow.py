@@ -88,7 +88,7 @@ class Rollout:
                 self._end_candidate("its export ended early")
                 raise
             (version,) = versions(self.repository / CANDIDATE.name)
-            with self._or_withdraw(f"version {version.name} was refused", before):
+            with self._undone(version, before, self._withdraw_candidate):
                 expected = trial(version)
                 self.control.load(CANDIDATE.name)
                 self._compare(CANDIDATE, version, expected)
@@ -157,17 +157,10 @@ class Rollout:
         if name == before.name:
             raise RolloutFailed(f"version {name} serves already")
         target = store.put_in_service(self.repository, version, f"rolled back to version {name}")
-        try:
-            check_version(target, stated(self.repository))  # native backends load without a look
+        with self._undone(version, before, lambda reason: self._return_to(before, reason)):
+            check_version(target, stated(self.repository))  # native backends load unchecked
             self.control.load(NETWORK.name)
             self._compare(NETWORK, target, expected)
-        except BaseException as exc:
-            self._return_to(before, f"refused: {_first_line(exc)}")
-            if not isinstance(exc, Exception):
-                raise
-            raise RolloutFailed(
-                f"version {name} was refused; version {before.name} serves on: {_first_line(exc)}"
-            ) from exc
         self.say(f"serves version {name}, {read_manifest(target)['bundle_name']}")
 
     def _return_to(self, before: Path, reason: str) -> None:
@@ -220,16 +213,23 @@ class Rollout:
             self.say(f"withdrawn version {version.name}: {reason}; it lies in {version}")
         router.remove(self.repository)
 
+    def _withdraw_candidate(self, reason: str) -> None:
+        with suppress(DermaError):
+            self._end_canary(reason)
+
     @contextmanager
-    def _or_withdraw(self, what: str, before: Path) -> Iterator[None]:
+    def _undone(self, version: Path, before: Path, undo: Callable[[str], None]) -> Iterator[None]:
+        """Undo a step that fails; ``undo`` is told why."""
         try:
             yield
         except BaseException as exc:
-            with suppress(DermaError):
-                self._end_canary(f"refused: {_first_line(exc)}")
+            why = next(iter(str(exc).strip().splitlines()), type(exc).__name__)
+            undo(f"refused: {why}")
             if not isinstance(exc, Exception):
                 raise
-            raise RolloutFailed(f"{what}; version {before.name} serves on: {_first_line(exc)}") from exc
+            raise RolloutFailed(
+                f"version {version.name} was refused; version {before.name} serves on: {why}"
+            ) from exc
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -297,7 +297,3 @@ def _told(version: Path, state: str) -> str:
         return f"version {version.name}  {state}  {exc}"
     about = f"{manifest['bundle_name']} ({manifest['bundle_digest'][:12]}), {manifest['precision']}"
     return f"version {version.name}  {about}  {state}"
-
-
-def _first_line(exc: BaseException) -> str:
-    return next(iter(str(exc).strip().splitlines()), type(exc).__name__)
