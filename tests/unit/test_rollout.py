@@ -62,6 +62,18 @@ class Server:
         return type("Answer", (), {"bundle": type("Bundle", (), {"digest": digest})})
 
 
+@pytest.fixture(autouse=True)
+def checkout():
+    """What people wrote stays as it is, whatever is rolled out."""
+
+    def written():
+        return {path: path.read_bytes() for path in TEMPLATES.rglob("*") if path.is_file()}
+
+    before = written()
+    yield
+    assert written() == before
+
+
 class Agrees:
     def require(self, infer):
         infer(np.zeros((1, 224, 224, 3), np.uint8))
