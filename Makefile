@@ -153,7 +153,7 @@ docs: setup ## Write the client's reference as web pages into .run/docs
 
 .PHONY: test
 test: setup ## Run all tests
-	$(BIN)/python -m pytest tests/unit tests/parity tests/e2e $(STEADY)
+	$(BIN)/python -m pytest tests/unit tests/model tests/parity tests/e2e $(STEADY)
 
 # Of the faults, those whose verdict does not depend on how busy the machine is.
 STEADY := tests/faults/test_disk.py tests/faults/test_same_answer.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,11 +20,10 @@ from derma_semantics.imaging.synthetic import draw
 # keep each other waiting.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("unit", "parity", "e2e", "faults")
+LAYERS = ("unit", "model", "parity", "e2e", "faults")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "faults: promises that hold when something goes wrong")
+def pytest_configure() -> None:
     # A shell's background jobs ignore Ctrl-C, and so would all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -77,6 +77,19 @@ def write_isic(jpeg: Callable[[int], bytes]) -> Callable[[Path, Sequence[Case]],
         return folder
 
     return write
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Poll until a condition holds; fail the test after some seconds."""
+
+    def wait(condition: Callable[[], object], seconds: float = 10.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds} s"
+            time.sleep(0.005)
+
+    return wait
 
 
 def folder_from(variable: str) -> Path:

@@ -68,12 +68,3 @@ def test_errors_carry_the_id_that_was_sent_and_the_log_says_no_more(caplog):
 def test_ids_that_cannot_be_are_refused(image, request_id):
     with DermaClient(transport=Transport()) as client, pytest.raises(ValueError, match="request id"):
         client.classify(image, request_id=request_id)
-
-
-def test_the_service_and_the_answer_name_the_same_id(kserve):
-    service, port, _ = kserve()
-    with DermaClient(f"127.0.0.1:{port}") as client:
-        assert client.classify(b"x", request_id="mine").request_id == "mine"
-        ids = [answer.request_id for answer in client.classify([b"x", b"y"])]
-    assert service.ids[0] == "mine"
-    assert sorted(service.ids[1:]) == sorted(ids) and len(set(ids)) == 2

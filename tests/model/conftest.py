@@ -1,7 +1,6 @@
 """A KServe service in this process: real gRPC, made-up answers."""
 
 import threading
-import time
 from concurrent import futures
 
 import grpc
@@ -110,16 +109,3 @@ def kserve():
         service.gate.set()
     for server in servers:
         server.stop(0).wait(10)
-
-
-@pytest.fixture
-def until():
-    """Poll until a condition holds; fail the test after some seconds."""
-
-    def wait(condition, seconds=10.0):
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"not within {seconds} s"
-            time.sleep(0.005)
-
-    return wait
