@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
-import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,9 @@ from derma_semantics.imaging.synthetic import draw
 # Before PyTorch loads, here and in what tests start: on a busy machine threads that spin while they wait
 # keep each other waiting.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
+pytest_plugins = ["tests.services"]
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("unit", "model", "parity", "e2e", "faults")
 
@@ -26,6 +29,24 @@ LAYERS = ("unit", "model", "parity", "e2e", "faults")
 def pytest_configure() -> None:
     # A shell's background jobs ignore Ctrl-C, and so would all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was skipped and why; with DERMA_SKIPPED, a file, of the runs before this one too."""
+    found = Counter(
+        (Path(report.location[0]).as_posix(), str(report.longrepr[2]).removeprefix("Skipped: "))
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    lines = [f"{path}: {count} skipped: {reason}" for (path, reason), count in sorted(found.items())]
+    if kept := os.environ.get("DERMA_SKIPPED"):
+        path = Path(kept)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [*(path.read_text().splitlines() if path.exists() else []), *lines]
+        path.write_text("".join(f"{line}\n" for line in lines))
+    if lines:
+        terminalreporter.section("skipped")
+        terminalreporter.write_line("\n".join(lines))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,19 +98,6 @@ def write_isic(jpeg: Callable[[int], bytes]) -> Callable[[Path, Sequence[Case]],
         return folder
 
     return write
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Poll until a condition holds; fail the test after some seconds."""
-
-    def wait(condition: Callable[[], object], seconds: float = 10.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, f"not within {seconds} s"
-            time.sleep(0.005)
-
-    return wait
 
 
 def folder_from(variable: str) -> Path:
