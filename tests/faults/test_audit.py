@@ -19,7 +19,7 @@ from derma_semantics.domain.contract import CLASSIFIER, NETWORK, Triage
 from derma_semantics.domain.errors import InvalidImage, InvalidRequest, ServiceUnavailable
 from derma_semantics.wire.transport import GrpcTransport, ModelControl
 from derma_serving.server import PYTHON
-from tests.e2e.conftest import LAUNCHER, ROOT, free_ports, start, stop, until
+from tests.services import LAUNCHER, ROOT, free_ports, start, stop, until
 
 
 def audited(path):
