@@ -28,8 +28,9 @@ from derma_export.samples import Samples
 from derma_export.version_store import copy_configuration
 from derma_semantics.domain.contract import CANDIDATE, NETWORK, Model
 from derma_serving.runtime.configuration import engine_for
-from derma_serving.runtime.engine import Engine, Precision
+from derma_serving.runtime.engine import Engine
 from derma_serving.runtime.integrity import GRAPH
+from derma_serving.runtime.precisions import DEFAULT, by_name
 from derma_training.bundle import Bundle, BundleError, sha256
 from derma_training.network.classifier import Answers, Classifier
 
@@ -43,12 +44,12 @@ class Task:
 
     Attributes:
         samples: images that the gate compares on.
-        ranges: images that int8 takes its ranges from, uint8 (N, 224, 224, 3); by default the
-            gate's own, which is right for random weights only.
+        ranges: images that a calibrated precision measures its ranges on, uint8 (N, 224, 224, 3); by
+            default the gate's own, which is right for random weights only.
     """
 
     samples: Samples
-    precision: Precision = "fp32"
+    precision: str = DEFAULT
     ranges: Tensor | None = None
 
 
@@ -84,7 +85,7 @@ def export_bundle(
     engine = engine_of(repository, task.precision)
     with tempfile.TemporaryDirectory(prefix="derma-export-") as scratch, naming(Path(scratch)):
         graph = Path(scratch) / GRAPH
-        export_onnx(classifier, graph, fuse_attention=task.precision == "fp16")
+        export_onnx(classifier, graph, fuse_attention=by_name(task.precision).gpu)
         attempt, report = _first_to_pass(
             graph, reference, task, say, lambda path: run_graph(path, engine), bundle.calibration.margin
         )
@@ -148,26 +149,26 @@ def _first_to_pass(
     raise AssertionError("a report with failures raises")
 
 
-def engine_of(repository: Path, precision: Precision) -> Engine:
+def engine_of(repository: Path, precision: str) -> Engine:
     """What the repository's processors will run the graph on.
 
-    fp16 is for GPUs: here ONNX Runtime's own kernels compute its casts in fp32.
+    A graph for GPUs is computed by ONNX Runtime's own kernels here, fp16 in fp32.
     """
-    if precision == "fp16":
-        return Engine("cpu", "fp16")
+    if by_name(precision).gpu:
+        return Engine("cpu", precision)
     config = configuration(repository)
     config.setdefault("parameters", {})["precision"] = {"string_value": precision}
     return replace(engine_for(config, "CPU", cores=1), threads=0)
 
 
-def _fused(graph: Path, precision: Precision) -> dict[str, int]:
+def _fused(graph: Path, precision: str) -> dict[str, int]:
     """Fused operators of the graph, by kind.
 
     Raises:
         GateFailed: a graph for GPUs lacks a kind, and would be slow without being wrong.
     """
     found = fusion.count(onnx.load(str(graph), load_external_data=False))
-    if precision == "fp16" and not 0 < found["Attention"] == found["Gelu"] < found["LayerNormalization"]:
+    if by_name(precision).gpu and not 0 < found["Attention"] == found["Gelu"] < found["LayerNormalization"]:
         raise gate.GateFailed(f"a graph for GPUs needs fused operators, found {found}")
     return found
 
