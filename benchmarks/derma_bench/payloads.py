@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from derma_semantics.domain.formats import JPEG
+from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.synthetic import draw
 
 SIZE = (600, 450)
@@ -35,10 +37,7 @@ def jpegs(folder: Path) -> list[Path]:
     Raises:
         ValueError: there is none.
     """
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
-    if not files:
-        raise ValueError(f"{folder.name} holds no .jpg or .jpeg")
-    return files
+    return images_in(folder, JPEG.suffixes, least=1)
 
 
 def described(folder: Path | None, images: list[bytes]) -> str:

@@ -119,6 +119,10 @@ class AsyncDermaClient(BaseClient):
             asked = (data, prompt, condition, method, known, end)
             return await AsyncRetrying(**self._policy(end))(asyncio.to_thread, self._ask_saliency, *asked)
 
+    async def saliency_methods(self, *, timeout: float = 5.0) -> dict[str, str]:
+        """The methods that ``explain`` may ask for; see ``DermaClient.saliency_methods``."""
+        return await asyncio.to_thread(self._saliency.methods, timeout)
+
     async def ready(self, *, timeout: float = 5.0) -> bool:
         """Whether the service can answer now. Asks once, for at most ``timeout`` seconds."""
         return await self._transport.ready(timeout)

@@ -182,6 +182,14 @@ class DermaClient(BaseClient):
             retrying = Retrying(sleep=pause, **self._policy(end))
             return retrying(self._ask_saliency, data, prompt, condition, method, known, end)
 
+    def saliency_methods(self, *, timeout: float = 5.0) -> dict[str, str]:
+        """The methods that ``explain`` may ask for, and what a person calls them; the default comes first.
+
+        Raises:
+            ServiceUnavailable, DeadlineExceeded, ServiceError: see ``errors``.
+        """
+        return self._saliency.methods(timeout)
+
     def ready(self, *, timeout: float = 5.0) -> bool:
         """Whether the service can answer now. Asks once, for at most ``timeout`` seconds."""
         return self._transport.ready(timeout)

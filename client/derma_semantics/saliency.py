@@ -215,6 +215,17 @@ class HttpSaliency:
         _, body = self._request("GET", "/readyz", timeout)
         return dict(_json(body))
 
+    def methods(self, timeout: float = 5.0) -> dict[str, str]:
+        """The names of the sidecar's methods, and what a person calls them; the default comes first.
+
+        Raises:
+            ServiceUnavailable, DeadlineExceeded, ServiceError: it does not answer, or not with methods.
+        """
+        labels = self.ready(timeout).get("method_labels")
+        if not isinstance(labels, dict):
+            raise errors.ServiceError(f"{self.url} answered with something else than its methods")
+        return labels
+
     def close(self) -> None:
         if self._open is not None and self._open[0] == os.getpid():
             self._open[1].clear()

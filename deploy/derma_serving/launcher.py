@@ -28,7 +28,7 @@ from typing import Any
 import click
 
 from derma_semantics.client import DEFAULT_URL
-from derma_semantics.commands.terminal import help_text
+from derma_semantics.commands.terminal import Exit, help_text
 from derma_semantics.domain.errors import ServiceUnavailable
 from derma_semantics.wire.logs import configure
 from derma_serving.options import STATE, read_settings, service_options
@@ -37,7 +37,6 @@ from derma_serving.service import Service, running
 from derma_serving.settings import Settings
 from derma_serving.state import holder
 
-INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -76,7 +75,7 @@ def run(deadline: float, grace: float, command: tuple[str, ...], **given: Any) -
         try:
             code = subprocess.run(command, env=environment, check=False).returncode
         except KeyboardInterrupt:
-            code = INTERRUPTED
+            code = Exit.INTERRUPTED
     sys.exit(code)
 
 
@@ -151,4 +150,4 @@ def _reported() -> Iterator[None]:
         yield
     except ServiceUnavailable as exc:
         click.echo(f"error: {exc}", err=True)
-        sys.exit(3)
+        sys.exit(Exit.UNAVAILABLE)

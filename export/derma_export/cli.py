@@ -24,20 +24,18 @@ import click
 from derma_export.repository import check as check_repository
 from derma_export.repository import is_newest, restamp
 from derma_export.version_store import reason_of, was_withdrawn
-from derma_semantics.commands.terminal import help_text
+from derma_semantics.commands.terminal import Exit, help_text
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.domain.errors import DermaError
 from derma_semantics.wire.transport import ModelControl
 from derma_serving.runtime.integrity import Tampered, versions
+from derma_serving.runtime.precisions import DEFAULT, NAMES, PRECISIONS, by_name
 from derma_serving.settings import Settings
 from derma_training.bundle import Bundle, BundleError
 from derma_training.bundle.signing import require_signature
 
 if TYPE_CHECKING:
     from derma_export.exporter import Task
-    from derma_serving.runtime.engine import Precision
-
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @click.command(help=help_text(__doc__))
@@ -56,10 +54,10 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 )
 @click.option(
     "--precision",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
+    type=click.Choice(NAMES),
+    default=DEFAULT,
     show_default=True,
-    help="bf16 and int8 for processors, fp16 for GPUs.",
+    help=f"For GPUs: {', '.join(p.name for p in PRECISIONS if p.gpu)}; the others for processors.",
 )
 @click.option(
     "--data",
@@ -95,7 +93,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 def main(
     folder: Path | None,
     repository: Path,
-    precision: Precision,
+    precision: str,
     data: str | None,
     images: Path | None,
     architecture: str | None,
@@ -129,7 +127,7 @@ def main(
             click.echo(f"wrote version {version} to {repository.resolve()}")
     except (BundleError, DermaError, OSError, RuntimeError, ValueError) as exc:
         click.echo(f"error: {exc}", err=True)
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
     if load:
         _load(load)
 
@@ -139,7 +137,7 @@ def _check(repository: Path) -> None:
         found = check_repository(repository)
     except (Tampered, OSError, ValueError) as exc:
         click.echo(f"error: {exc}", err=True)
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
     for version, manifest in found.items():
         click.echo(
             f"version {version} is what was exported: {manifest['bundle_name']} {manifest['bundle_digest']}"
@@ -147,7 +145,7 @@ def _check(repository: Path) -> None:
     click.echo(f"{repository.resolve()} holds {len(found)} versions")
 
 
-def _is_there(repository: Path, bundle: Bundle, precision: Precision, labelled: bool, told: str) -> bool:
+def _is_there(repository: Path, bundle: Bundle, precision: str, labelled: bool, told: str) -> bool:
     """Tell whether no export is needed, and why; the configurations are then made anew."""
     try:
         newest = is_newest(repository, bundle, precision, labelled=labelled)
@@ -178,9 +176,7 @@ def _random(seed: int) -> Bundle:
     return bundle
 
 
-def _export(
-    bundle: Bundle, repository: Path, precision: Precision, data: str | None, images: Path | None
-) -> int:
+def _export(bundle: Bundle, repository: Path, precision: str, data: str | None, images: Path | None) -> int:
     # Imported here so that --help and --if-needed answer at once.
     from derma_export.exporter import export_bundle
 
@@ -188,7 +184,7 @@ def _export(
     return export_bundle(bundle, repository, make_task(bundle, precision, data, images), say=click.echo)
 
 
-def make_task(bundle: Bundle, precision: Precision, data: str | None, images: Path | None) -> Task:
+def make_task(bundle: Bundle, precision: str, data: str | None, images: Path | None) -> Task:
     """The gate's images: photographs of a folder, the bundle's own held-out ones, or drawn ones."""
     from derma_export.exporter import Task
     from derma_export.samples import calibration_pixels, folder_samples, labelled_samples, synthetic_samples
@@ -198,9 +194,10 @@ def make_task(bundle: Bundle, precision: Precision, data: str | None, images: Pa
     if data and images:
         raise ValueError("--images has no labels: choose it or --data")
     parts = bundle_parts(bundle, read(data)) if data and not bundle.random_weights else None
-    if precision == "int8" and parts is None and not bundle.random_weights:
-        raise ValueError("int8 takes its ranges from training images: name the data set with --data")
-    ranges = calibration_pixels(parts) if parts and precision == "int8" else None
+    calibrated = by_name(precision).calibrated
+    if calibrated and parts is None and not bundle.random_weights:
+        raise ValueError(f"{precision} takes its ranges from training images: name the data set with --data")
+    ranges = calibration_pixels(parts) if parts and calibrated else None
     if images:
         return Task(folder_samples(images), precision)
     samples = labelled_samples(parts) if parts else synthetic_samples()
@@ -212,5 +209,5 @@ def _load(url: str) -> None:
         ModelControl(url).load(NETWORK.name)
     except DermaError as exc:
         click.echo(f"error: {exc}", err=True)
-        sys.exit(3)
+        sys.exit(Exit.UNAVAILABLE)
     click.echo(f"{url} serves it")

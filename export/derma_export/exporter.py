@@ -27,8 +27,9 @@ from derma_export.repository import engine_of, install, statement
 from derma_export.samples import Samples
 from derma_semantics.domain.contract import NETWORK, Model
 from derma_serving.drafts import naming
-from derma_serving.runtime.engine import Engine, Precision
+from derma_serving.runtime.engine import Engine
 from derma_serving.runtime.integrity import GRAPH
+from derma_serving.runtime.precisions import DEFAULT, by_name
 from derma_training.bundle import Bundle, BundleError, sha256
 from derma_training.network.classifier import Answers
 
@@ -42,12 +43,12 @@ class Task:
 
     Attributes:
         samples: images that the gate compares on.
-        ranges: images that int8 takes its ranges from, uint8 (N, 224, 224, 3); by default the
-            gate's own, which is right for random weights only.
+        ranges: images that a calibrated precision measures its ranges on, uint8 (N, 224, 224, 3); by
+            default the gate's own, which is right for random weights only.
     """
 
     samples: Samples
-    precision: Precision = "fp32"
+    precision: str = DEFAULT
     ranges: Tensor | None = None
 
 
@@ -82,7 +83,7 @@ def export_bundle(
     engine = engine_of(task.precision)
     with tempfile.TemporaryDirectory(prefix="derma-export-") as scratch, naming(Path(scratch)):
         graph = Path(scratch) / GRAPH
-        export_onnx(classifier, graph, fuse_attention=task.precision == "fp16")
+        export_onnx(classifier, graph, fuse_attention=by_name(task.precision).gpu)
         attempt, report = _first_to_pass(
             graph, reference, task, say, lambda path: run_graph(path, engine), bundle.calibration.margin
         )
@@ -142,14 +143,14 @@ def _first_to_pass(
     raise AssertionError("a report with failures raises")
 
 
-def _fused(graph: Path, precision: Precision) -> dict[str, int]:
+def _fused(graph: Path, precision: str) -> dict[str, int]:
     """Fused operators of the graph, by kind.
 
     Raises:
         GateFailed: a graph for GPUs lacks a kind, and would be slow without being wrong.
     """
     found = fusion.count(onnx.load(str(graph), load_external_data=False))
-    if precision == "fp16" and not 0 < found["Attention"] == found["Gelu"] < found["LayerNormalization"]:
+    if by_name(precision).gpu and not 0 < found["Attention"] == found["Gelu"] < found["LayerNormalization"]:
         raise gate.GateFailed(f"a graph for GPUs needs fused operators, found {found}")
     return found
 

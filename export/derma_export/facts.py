@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from derma_semantics.domain.contract import FACTS
+from derma_semantics.domain.numbers import DIGITS
 from derma_training.bundle import Bundle
 
 STATED = ("base_model", "licence", "intended_use", "git_commit")
 MEASURED = ("images", "balanced_accuracy", "melanoma")
 LIMITS = "**Limits.** "
-DIGITS = 4
 
 
 def facts(bundle: Bundle) -> dict[str, str]:

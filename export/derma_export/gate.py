@@ -3,7 +3,7 @@
     report = compare(reference, candidate, LIMITS["bf16"], labels=labels)    # Answers to the same images
     report.require(names)     # raises GateFailed, naming the worst images
 
-Limits stand in one table, by precision.
+Limits are those of ``derma_serving.runtime.precisions``.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.contract import Triage
-from derma_semantics.evaluation.metrics import balanced_accuracy
+from derma_semantics.evaluation.metrics import MELANOMA, balanced_accuracy
+from derma_serving.runtime.precisions import PRECISIONS, Limits
 from derma_training.network.classifier import Answers
 
 BATCH = 16
-MELANOMA = CODES.index("MEL")
 
 Runner = Callable[[Tensor], Answers]
 
@@ -31,35 +30,7 @@ class GateFailed(RuntimeError):
     """The candidate differs from the reference by more than its limits allow."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a precision may lose.
-
-    Attributes:
-        probability: largest change of a probability or of RISK, over all images.
-        cosine: largest cosine distance of two embeddings of one image.
-        top1, triage, prediction_set, quality: largest share of images on which these may change.
-        companions: largest change of a probability when other images share the batch.
-        balanced_accuracy: largest loss of balanced accuracy, where labels are known.
-    """
-
-    probability: float
-    cosine: float
-    companions: float
-    top1: float = 0.0
-    triage: float = 0.0
-    prediction_set: float = 0.0
-    quality: float = 0.0
-    balanced_accuracy: float = 0.005
-
-
-LIMITS = {
-    "fp32": Limits(probability=1e-4, cosine=1e-6, companions=1e-5),
-    "fp16": Limits(5e-3, 1e-4, 5e-3, top1=0.01, triage=0.01, prediction_set=0.02, quality=0.02),
-    "bf16": Limits(5e-2, 1e-3, 1e-2, top1=0.02, triage=0.02, prediction_set=0.05, quality=0.03),
-    # Numbers that int8 moves anyway; what follows from them is held tight.
-    "int8": Limits(1.5e-1, 3e-2, 1e-2, top1=0.03, triage=0.03, prediction_set=0.15, quality=0.05),
-}
+LIMITS = {precision.name: precision.limits for precision in PRECISIONS}
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
     for attempt in attempts(graph, "int8", pixels, folder):    # until one passes the gate
         attempt.graph, attempt.kept
 
-fp32 and bf16 are the same file: bf16 is the engine's arithmetic. fp16 and int8 are files of
-their own; each further attempt keeps more layers, the worst first.
+Where ``precisions`` names no conversion, the engine's arithmetic makes the difference and the file stays
+as it is. Converted ones are files of their own; each further attempt keeps more layers, the worst first.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,26 @@ from torch import Tensor
 
 from derma_export import half
 from derma_export.sensitivity import INPUT, Layer, by_noise, by_range, outside_the_blocks, outside_the_tower
-from derma_serving.runtime.engine import Precision
+from derma_serving.runtime.precisions import by_name
 
 KEEP = (0, 2, 4, 8, 16, 24)
 # Half of what fp16 can hold, for images that are larger than those measured.
 HALF_RANGE = 32_768.0
 
-# Graph, nodes to keep in fp32, calibration images: the converted graph.
-Convert = Callable[[onnx.ModelProto, list[str], Tensor], onnx.ModelProto]
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A way to convert a graph.
+
+    Attributes:
+        rank: its layers, those that suffer most first, from a graph and images.
+        convert: a graph, nodes to keep in fp32 and calibration images to the converted graph.
+        keep_above: layers of a higher rank are kept at once, though the gate may not see what they lose.
+    """
+
+    rank: Callable[[Path, Tensor], list[Layer]]
+    convert: Callable[[onnx.ModelProto, list[str], Tensor], onnx.ModelProto]
+    keep_above: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -37,25 +50,25 @@ class Attempt:
     kept: tuple[Layer, ...] = ()
 
 
-def attempts(graph: Path, precision: Precision, pixels: Tensor, folder: Path) -> Iterator[Attempt]:
+def attempts(graph: Path, precision: str, pixels: Tensor, folder: Path) -> Iterator[Attempt]:
     """Versions of ``graph``, from the fastest to the safest.
 
     Args:
         pixels: uint8 (N, 224, 224, 3): int8 measures its ranges on them; sensitivity on the first few.
         folder: takes the files.
     """
-    if precision not in CONVERSIONS:
+    name = by_name(precision).conversion
+    if name is None:
         yield Attempt(graph)
         return
-    rank, convert = CONVERSIONS[precision]
-    ranked = rank(graph, pixels)
-    # Processors compute fp16 in fp32, so a gate there would not see what overflows: it is kept anyway.
-    least = sum(layer.value > HALF_RANGE for layer in ranked) if precision == "fp16" else 0
+    conversion = CONVERSIONS[name]
+    ranked = conversion.rank(graph, pixels)
+    least = sum(layer.value > conversion.keep_above for layer in ranked)
     for count in sorted({max(least, count) for count in KEEP}):
         kept, model = ranked[:count], onnx.load(str(graph))
         nodes = [name for layer in kept for name in layer.nodes]
         target = folder / f"{precision}-{count}.onnx"
-        onnx.save(convert(model, nodes, pixels), str(target))
+        onnx.save(conversion.convert(model, nodes, pixels), str(target))
         yield Attempt(target, tuple(kept))
 
 
@@ -86,7 +99,9 @@ def to_int8(model: onnx.ModelProto, kept: list[str], pixels: Tensor) -> onnx.Mod
     return quantised
 
 
-CONVERSIONS: dict[str, tuple[Callable[[Path, Tensor], list[Layer]], Convert]] = {
-    "fp16": (by_range, to_fp16),
-    "int8": (by_noise, to_int8),
+# By ``Precision.conversion``.
+CONVERSIONS = {
+    # Processors compute fp16 in fp32, so a gate there would not see what overflows: it is kept anyway.
+    "half": Conversion(rank=by_range, convert=to_fp16, keep_above=HALF_RANGE),
+    "quantised": Conversion(rank=by_noise, convert=to_int8),
 }

@@ -32,11 +32,12 @@ from derma_serving.model_config import (
     to_text,
 )
 from derma_serving.runtime.integrity import GRAPH, MANIFEST, check_version, read_manifest, versions
+from derma_serving.runtime.precisions import by_name
 from derma_serving.settings import TEMPLATES
 from derma_training.bundle import Bundle
 
 if TYPE_CHECKING:
-    from derma_serving.runtime.engine import Engine, Precision
+    from derma_serving.runtime.engine import Engine
 
 WITHDRAWN = "withdrawn"
 HEADER = "# Written by derma-export from model_repository: change it there.\n"
@@ -68,10 +69,10 @@ def check(repository: Path) -> dict[str, dict[str, Any]]:
     return {v.name: check_version(v, told) for v in versions(repository / NETWORK.name)}
 
 
-def engine_of(precision: Precision) -> Engine:
+def engine_of(precision: str) -> Engine:
     """What the templates have processors run a graph on.
 
-    fp16 is for GPUs: here ONNX Runtime's own kernels compute its casts in fp32.
+    A graph for GPUs is computed by ONNX Runtime's own kernels here, fp16 in fp32.
 
     Raises:
         ValueError: the network's configuration asks for what does not exist.
@@ -79,14 +80,14 @@ def engine_of(precision: Precision) -> Engine:
     from derma_serving.runtime.configuration import engine_for  # loads ONNX Runtime
     from derma_serving.runtime.engine import Engine
 
-    if precision == "fp16":
-        return Engine("cpu", "fp16")
+    if by_name(precision).gpu:
+        return Engine("cpu", precision)
     config = read(TEMPLATES / NETWORK.name / CONFIGURATION)
     set_parameters(config, {"precision": precision})
     return replace(engine_for(to_dict(config), "CPU", cores=1), threads=0)
 
 
-def is_newest(repository: Path, bundle: Bundle, precision: Precision, *, labelled: bool = False) -> bool:
+def is_newest(repository: Path, bundle: Bundle, precision: str, *, labelled: bool = False) -> bool:
     """Tell whether the highest version was made so from this bundle, with the contract and engine of today.
 
     Args:

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derma_semantics.domain.contract import IMAGE_SUFFIXES
 from derma_semantics.domain.errors import InvalidImage
+from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.preprocess import preprocess, resize_and_crop
 from derma_semantics.imaging.synthetic import draw
 from derma_training.data import Parts, labels, load_pixels
@@ -49,13 +49,9 @@ def folder_samples(folder: Path, most: int = 256) -> Samples:
     """Photographs of a folder, spread evenly over its file names.
 
     Raises:
-        ValueError: it holds no image.
+        ValueError: it holds no two images, so none can show whether it changes the other's answer.
     """
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise ValueError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    if len(paths) < 2:
-        raise ValueError(f"{folder} holds one image; a gate needs two, to see whether one changes the other")
+    paths = images_in(folder, least=2)
     chosen = paths[:: -(-len(paths) // most)]
     pixels = np.stack([_pixels(path) for path in chosen])
     return Samples(torch.from_numpy(pixels), tuple(path.name for path in chosen), folder.name)

@@ -99,7 +99,7 @@ class Explainer:
 
     def relevance(self, pixels: Tensor, directions: Tensor, method: str) -> tuple[Tensor, Answers]:
         """Smoothed maps in [0, 1], fp32 (B, rows, columns), and the answers of the same forward pass."""
-        grids, answers = METHODS[method](self.classifier, pixels, directions)
+        grids, answers = METHODS[method].relevance(self.classifier, pixels, directions)
         return smooth(grids.detach().float()), Answers(*(tensor.detach() for tensor in answers))
 
 

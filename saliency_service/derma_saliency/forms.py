@@ -17,10 +17,11 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from derma_saliency.answers import FORMATS
 from derma_semantics.domain.contract import MAX_ENCODED_BYTES
 from derma_semantics.domain.errors import ImageTooLarge, InvalidRequest
 
-FORMATS = ("png", "json", "npy")
+DEFAULT_FORMAT = next(iter(FORMATS))
 FIELDS = ("prompt", "condition", "method", "format")
 # What stands around the image: boundaries, part headers and the texts.
 MAX_BODY = MAX_ENCODED_BYTES + 2**16
@@ -39,7 +40,7 @@ SCHEMA: dict[str, Any] = {
                         "prompt": {"type": "string", "description": "free text; or else `condition`"},
                         "condition": {"type": "string", "description": "a condition's code, e.g. MEL"},
                         "method": {"type": "string", "description": "one of those that /readyz lists"},
-                        "format": {"type": "string", "enum": list(FORMATS), "default": "png"},
+                        "format": {"type": "string", "enum": list(FORMATS), "default": DEFAULT_FORMAT},
                     },
                 }
             }
@@ -115,7 +116,7 @@ async def _asked(form: FormData) -> Asked:
     if unknown := sorted(set(form) - {"image", *FIELDS}):
         raise InvalidRequest(f"unknown field {unknown[0][:40]!r}: expected image, {', '.join(FIELDS)}")
     texts = {name: _text(form, name) for name in FIELDS}
-    answer = texts.pop("format") or FORMATS[0]
+    answer = texts.pop("format") or DEFAULT_FORMAT
     if answer not in FORMATS:
         raise InvalidRequest(f"unknown format: expected one of {', '.join(FORMATS)}")
     return Asked(await image.read(), **texts, format=answer)

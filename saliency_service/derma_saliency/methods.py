@@ -1,6 +1,6 @@
 """Which patches speak for a text: one function a method, in the table ``METHODS``.
 
-    relevance, answers = METHODS["attention"](classifier, pixels, directions)
+    relevance, answers = METHODS["attention"].relevance(classifier, pixels, directions)
     relevance                           # (B, 14, 14), fp32, >= 0: rows and columns of patches
 
 Every method explains the score: the cosine similarity of image and text minus the mean similarity
@@ -11,6 +11,7 @@ uint8 (B, 224, 224, 3). All take one forward pass, which also gives the answers,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -21,9 +22,16 @@ from derma_saliency.gradcam import gradcam
 from derma_saliency.tower import head, prefix, recorded, to_grid
 from derma_training.network.classifier import Answers, Classifier
 
-Method: TypeAlias = Callable[[Classifier, Tensor, Tensor], tuple[Tensor, Answers]]
+Relevance: TypeAlias = Callable[[Classifier, Tensor, Tensor], tuple[Tensor, Answers]]
 
-DEFAULT = "attention"
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to compute relevance; ``label`` is what a person chooses by."""
+
+    name: str
+    label: str
+    relevance: Relevance
 
 
 def attention(
@@ -84,9 +92,14 @@ def grad_eclip(
     return to_grid(visual, total.relu()), answers
 
 
+# The first is the default.
 METHODS: dict[str, Method] = {
-    "attention": attention,
-    "legrad": legrad,
-    "grad-cam": gradcam,
-    "grad-eclip": grad_eclip,
+    method.name: method
+    for method in (
+        Method(name="attention", label="Attention × gradient (Chefer)", relevance=attention),
+        Method(name="legrad", label="LeGrad", relevance=legrad),
+        Method(name="grad-cam", label="Grad-CAM", relevance=gradcam),
+        Method(name="grad-eclip", label="Grad-ECLIP", relevance=grad_eclip),
+    )
 }
+DEFAULT = next(iter(METHODS))

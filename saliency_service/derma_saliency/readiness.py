@@ -34,6 +34,7 @@ class Readiness:
             "bundle_digest": explainer.digest,
             "device": explainer.device,
             "methods": list(METHODS),
+            "method_labels": {name: method.label for name, method in METHODS.items()},
             "default_method": DEFAULT,
         }
         self._digest = explainer.digest

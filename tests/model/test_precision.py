@@ -19,6 +19,7 @@ from derma_export.precision import attempts
 from derma_export.samples import labelled_samples, synthetic_samples
 from derma_export.sensitivity import by_noise, layers
 from derma_serving.runtime.engine import Engine, EngineUnavailable, open_session
+from derma_serving.runtime.precisions import Limits
 from derma_training.bundle import Bundle
 from derma_training.network.classifier import Classifier
 
@@ -237,7 +238,7 @@ def test_labels_add_two_limits(classifier, samples):
         missed.triage[:2], missed.risk[:2] = 0, odds / (1 + odds)
         return missed
 
-    limits = gate.Limits(1, 1, 1, top1=1, triage=1, prediction_set=1, quality=1)
+    limits = Limits(probability=1, cosine=1, companions=1, top1=1, triage=1, prediction_set=1, quality=1)
     assert gate.compare(found, found, limits, labels=labels).failures == []
     report = gate.compare(found, missing(1.19), limits, labels=labels, margin=1.2)
     assert report.failures == []

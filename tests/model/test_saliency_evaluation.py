@@ -10,7 +10,7 @@ from PIL import Image
 
 from derma_saliency.cli import main
 from derma_saliency.evaluation import measures, sanity
-from derma_saliency.evaluation.pairs import find_pairs, read_conditions
+from derma_saliency.evaluation.pairs import find_pairs
 from derma_saliency.evaluation.statistics import difference
 from derma_saliency.explainer import Explainer
 from derma_saliency.methods import METHODS
@@ -108,13 +108,13 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
         find_pairs(tmp_path, tmp_path)[0].load()
 
 
-def test_truth_of_isic_2017(tmp_path):
+def test_truth_of_isic_2017_names_the_conditions(pairs, tmp_path):
     path = tmp_path / "truth.csv"
-    path.write_text("image_id,melanoma,seborrheic_keratosis\na,1.0,0.0\nb,0.0,1.0\nc,0.0,0.0\n")
-    assert read_conditions(path) == {"a": "MEL", "b": "BKL", "c": "NV"}
-    path.write_text("image,MEL\na,1.0\n")
-    with pytest.raises(ValueError, match="image_id"):
-        read_conditions(path)
+    path.write_text("image_id,melanoma,seborrheic_keratosis\np0,1.0,0.0\np1,0.0,1.0\np2,0.0,0.0\n")
+    assert [pair.condition for pair in find_pairs(pairs, pairs, path)] == ["MEL", "BKL", "NV"]
+    path.write_text("image,MEL\np0,1.0\n")
+    with pytest.raises(ValueError, match="lacks the columns image_id"):
+        find_pairs(pairs, pairs, path)
 
 
 def test_flat_maps_have_no_ranks():

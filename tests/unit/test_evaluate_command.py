@@ -1,18 +1,22 @@
 """``derma evaluate`` over an injected transport: what it writes, and how it goes on."""
 
 import csv
+import io
 import json
 import threading
 
 import click.testing
 import numpy as np
 import pytest
+from PIL import Image
 
 from derma_semantics.client import DermaClient
 from derma_semantics.commands import cli
 from derma_semantics.domain.errors import CorruptImage, ServiceUnavailable
+from derma_semantics.domain.formats import DICOM, FORMATS
 from derma_semantics.evaluation import plots
 from derma_semantics.evaluation.truth import Case, write_truth
+from tests.unit.photographs import IDENTITY, dataset, rgb, saved, stream
 
 DIGEST = "ab" * 32
 IMAGES = 70
@@ -98,6 +102,20 @@ def test_every_image_is_asked_once_and_measured(evaluate, transport, tmp_path):
     _, *rows = csv.reader((tmp_path / "out" / "submission.csv").open())
     assert [float(p) for p in rows[0][1:]] == [np.float32(0.7), *[np.float32(0.05)] * 6]
     assert (tmp_path / "out" / "errors.csv").read_text().splitlines() == ["image,error,message"]
+
+
+@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+def test_images_of_every_format_are_measured(evaluate, transport, tmp_path, kind):
+    """A DICOM file is sent as a PNG of its pixels; its patient stays here."""
+    (tmp_path / "images" / "ISIC_0000000.jpg").unlink()
+    data = saved(dataset(rgb())) if kind is DICOM else stream(rgb(), kind.name)
+    (tmp_path / "images" / f"ISIC_0000000{kind.suffixes[0]}").write_bytes(data)
+    result = evaluate("--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["images"] == IMAGES
+    (sent,) = (image for image in transport.sent if len(image) > 100)
+    assert Image.open(io.BytesIO(sent)).format == ("PNG" if kind is DICOM else kind.name)
+    assert IDENTITY.encode() not in sent
 
 
 def test_summary_is_for_people(evaluate):
@@ -193,5 +211,5 @@ def test_bad_input_ends_in_one_line(evaluate, tmp_path):
     (tmp_path / "images" / "ISIC_0000003.jpg").unlink()
     result = evaluate()
     assert result.exit_code == 2
-    assert "lacks 1 of the 70 images" in result.output and "Traceback" not in result.output
+    assert "lacks 1 of 70 images" in result.output and "Traceback" not in result.output
     assert click.testing.CliRunner().invoke(cli.main, ["evaluate", "--images", "x"]).exit_code == 2

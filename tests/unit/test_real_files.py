@@ -12,7 +12,7 @@ from PIL import Image
 
 from derma_semantics.domain import errors
 from derma_semantics.imaging.dicom import to_image
-from derma_semantics.imaging.png import PNG
+from derma_semantics.imaging.png import SIGNATURE
 from derma_semantics.imaging.preprocess import decode, preprocess
 from tests.unit.photographs import dataset, rgb, saved
 
@@ -48,7 +48,7 @@ def chunk(kind, body, checksum=None):
 
 def after_header(png, *chunks):
     """The chunks right behind IHDR."""
-    end = len(PNG) + 25
+    end = len(SIGNATURE) + 25
     return png[:end] + b"".join(chunks) + png[end:]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from derma_semantics.domain.formats import CLIENT_SUFFIXES
 from derma_semantics.evaluation.truth import read_truth, write_truth
 from tests.unit.cases import NAMES, cases_of
 
@@ -39,6 +40,16 @@ def test_truth_is_read_with_and_without_metadata(folder):
     assert {case.lesion for case in read_truth(folder / "truth.csv", metadata=folder / "about.csv")} == {"L"}
 
 
+def test_images_of_every_format_that_the_client_reads_are_found(tmp_path):
+    for name, suffix in zip(NAMES, CLIENT_SUFFIXES, strict=False):
+        (tmp_path / f"{name}{suffix}").write_bytes(b"x")
+    write_truth(tmp_path / "truth.csv", cases_of([0] * len(CLIENT_SUFFIXES)))
+    cases = read_truth(tmp_path / "truth.csv", tmp_path)
+    assert tuple(case.path.suffix for case in cases) == CLIENT_SUFFIXES
+    (tmp_path / f"{NAMES[0]}.dcm").write_bytes(b"x")
+    assert read_truth(tmp_path / "truth.csv", tmp_path) == cases  # of one name, the format listed first
+
+
 HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
 
 
@@ -48,9 +59,12 @@ HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
         (HEADER, "truth.csv holds no image"),
         (HEADER.replace(",DF", ""), "truth.csv lacks the columns DF"),
         (HEADER.strip() + ",UNK\n", "truth.csv has the unknown columns UNK"),
-        (HEADER + "a,1,0,0,0,0,0,0\nb,1.0,1.0,0,0,0,0,0\n", "line 3: image b has 2 conditions"),
+        (
+            HEADER + "a,1,0,0,0,0,0,0\nb,1.0,1.0,0,0,0,0,0\n",
+            "line 3: image b has 2 conditions, expected exactly one 1.0",
+        ),
         (HEADER + "a,0,0,0,0,0,0,0\n", "line 2: image a has 0 conditions"),
-        (HEADER + "a,0.5,0.5,0,0,0,0,0\n", "line 2: image a has 0 conditions at 1.0"),
+        (HEADER + "a,0.5,0.5,0,0,0,0,0\n", "line 2: image a has 0 conditions, expected"),
         (HEADER + "a,x,0,0,0,0,0,0\n", "line 2: image a, MEL is 'x', expected a number"),
         (HEADER + "a,1,0,0\n", "line 2: expected 8 fields"),
         (HEADER + "a,1,0,0,0,0,0,0\na,1,0,0,0,0,0,0\n", "line 3: image 'a' again"),
@@ -74,5 +88,5 @@ def test_missing_images_and_bad_metadata_are_named(folder):
     with pytest.raises(ValueError, match="has none of the columns image_id, image, isic_id"):
         read_truth(folder / "truth.csv", folder / "images", folder / "about.csv")
     (folder / "images" / "ISIC_0000001.jpeg").unlink()
-    with pytest.raises(ValueError, match=r"images lacks 1 of the 3 images of .*truth.csv, e.g. ISIC_0000001"):
+    with pytest.raises(ValueError, match=r"images lacks 1 of 3 images, e.g. ISIC_0000001 \(.jpg, "):
         read_truth(folder / "truth.csv", folder / "images")

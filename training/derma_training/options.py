@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from derma_semantics.commands.terminal import Exit
 from derma_semantics.domain.conditions import CODES
 from derma_training.calibration.targets import DEFAULTS
 
@@ -74,4 +75,4 @@ def reported() -> Iterator[None]:
         yield
     except (ValueError, OSError) as exc:
         click.echo(f"error: {exc}", err=True)
-        sys.exit(1)
+        sys.exit(Exit.FAILED)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from derma_semantics.domain.contract import IMAGE_SUFFIXES
+from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.synthetic import draw
 
 LARGEST_DRAWN = 1024
@@ -45,9 +45,7 @@ def pictures(size: Size, count: int, folder: Path | None = None) -> Iterator[byt
         drawn = (round(size[0] * scale), round(size[1] * scale))
         yield from (encode(draw(seed, drawn).image, size, seed) for seed in range(count))
         return
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise ValueError(f"{folder.name} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    paths = images_in(folder, least=1)
     for seed, path in enumerate(paths[:: -(-len(paths) // count)]):
         with Image.open(path) as image:
             yield encode(ImageOps.exif_transpose(image), size, seed)

@@ -25,9 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from derma_export.graph import OPSET
 from derma_serving.runtime.engine import Engine, EngineUnavailable, open_session
+from derma_serving.runtime.precisions import by_name
 
 TOKENS, WIDTH, HIDDEN = 197, 768, 3072  # of ViT-B/16 at 224 pixels
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SQUARE = {"cpu": 2048, "cuda": 8192}
 
 
@@ -70,7 +70,7 @@ def dense_gemms(
     sizes = {(rows, WIDTH, HIDDEN), (rows, HIDDEN, WIDTH), (square, square, square)}
     found = []
     for size in sorted(sizes):
-        if precision != "int8":
+        if by_name(precision).torch_type:
             found.append(_torch(precision, size, device))
         elif device == "cpu":
             found += [_torch_int8(size), *_openvino_int8(size, threads, folder)]
@@ -87,9 +87,8 @@ def flops(module: nn.Module, *inputs: Tensor) -> int:
 
 def _torch(precision: str, size: tuple[int, int, int], device: str) -> Gemm:
     rows, inner, columns = size
-    a, b = (
-        torch.randn(shape, device=device).to(TYPES[precision]) for shape in ((rows, inner), (inner, columns))
-    )
+    dtype = getattr(torch, str(by_name(precision).torch_type))
+    a, b = (torch.randn(shape, device=device).to(dtype) for shape in ((rows, inner), (inner, columns)))
 
     def run() -> None:
         torch.matmul(a, b)

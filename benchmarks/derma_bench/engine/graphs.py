@@ -20,8 +20,9 @@ from torch import Tensor
 from derma_bench.engine.ceiling import flops
 from derma_export.exact import class_token_only
 from derma_export.graph import INPUT, export_onnx
-from derma_export.precision import to_fp16, to_int8
+from derma_export.precision import CONVERSIONS
 from derma_export.sensitivity import outside_the_blocks
+from derma_serving.runtime.precisions import DEFAULT, by_name
 from derma_training.network.classifier import Classifier
 
 PRODUCTS = ["MatMul", "Gemm"]
@@ -43,18 +44,19 @@ class Workshop:
     threads: int = 0
 
     def graph(self, kind: str) -> Path:
-        """The classifier as ONNX: as exported (``fp32``), or converted."""
+        """The classifier as ONNX: in a precision as ``derma-export`` tries it first, or of ``GRAPHS``."""
         path = self.folder / f"{kind}.onnx"
         if path.exists():
             return path
-        if kind == "fp32":
-            export_onnx(self.classifier, path)
-        elif kind == "fp32-fused":
-            export_onnx(self.classifier, path, fuse_attention=True)
-        elif kind == "fp16":
-            fp16(self.graph("fp32-fused"), path, self.calibration)
-        else:
-            GRAPHS[kind](self.graph("fp32"), path, self.calibration)
+        if kind in GRAPHS:
+            GRAPHS[kind](self.graph(DEFAULT), path, self.calibration)
+            return path
+        precision = by_name(kind)
+        exported = self.folder / f"{kind}-exported.onnx" if precision.conversion else path
+        export_onnx(self.classifier, exported, fuse_attention=precision.gpu)
+        if precision.conversion:
+            convert = CONVERSIONS[precision.conversion].convert
+            onnx.save(convert(onnx.load(str(exported)), [], self.calibration), str(path))
         return path
 
     def flops(self, *, exported: bool) -> int:
@@ -102,22 +104,9 @@ def static_int8(source: Path, target: Path, pixels: Tensor) -> None:
     )
 
 
-def nncf_int8(source: Path, target: Path, pixels: Tensor) -> None:
-    """What ``derma-export --precision int8`` tries first: all blocks of the tower."""
-    model = onnx.load(str(source))
-    onnx.save(to_int8(model, [], pixels), str(target))
-
-
-def fp16(source: Path, target: Path, pixels: Tensor) -> None:
-    """What ``derma-export --precision fp16`` tries first."""
-    model = onnx.load(str(source))
-    onnx.save(to_fp16(model, [], pixels), str(target))
-
-
 GRAPHS: dict[str, Callable[[Path, Path, Tensor], None]] = {
     "int8-dynamic": dynamic_int8,
     "int8-static": static_int8,
-    "int8-nncf": nncf_int8,
 }
 
 

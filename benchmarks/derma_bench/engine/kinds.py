@@ -19,7 +19,8 @@ from torch import Tensor
 from derma_bench.engine.graphs import Workshop
 from derma_export.gate import Runner
 from derma_export.graph import OnnxClassifier
-from derma_serving.runtime.engine import PROVIDERS, Engine, Precision, Provider
+from derma_serving.runtime.engine import PROVIDERS, Engine, Provider
+from derma_serving.runtime.precisions import DEFAULT, PRECISIONS, by_name
 from derma_training.network.classifier import Answers, Classifier
 
 REFERENCE = "torch-fp32"
@@ -45,7 +46,7 @@ class Contender:
 class Kind:
     """How a contender is opened: a graph in an engine, or PyTorch itself where ``graph`` is empty."""
 
-    precision: Precision
+    precision: str
     provider: Provider = "cpu"
     graph: str = ""
 
@@ -64,16 +65,13 @@ class Kind:
 
 
 KINDS = {
-    REFERENCE: Kind("fp32"),
-    "torch-bf16": Kind("bf16"),
+    **{f"torch-{p.name}": Kind(p.name) for p in PRECISIONS if p.torch_type and not p.gpu},
     "ort-fp32": Kind("fp32", "cpu", "fp32"),
     "ort-int8-dynamic": Kind("int8", "cpu", "int8-dynamic"),
     "ort-int8-static": Kind("int8", "cpu", "int8-static"),
-    "openvino-fp32": Kind("fp32", "openvino", "fp32"),
-    "openvino-bf16": Kind("bf16", "openvino", "fp32"),
-    "openvino-int8": Kind("int8", "openvino", "int8-nncf"),
-    "cuda-fp16": Kind("fp16", "cuda", "fp16"),
-    "tensorrt-fp16": Kind("fp16", "tensorrt", "fp16"),
+    **{f"openvino-{p.name}": Kind(p.name, "openvino", p.graph) for p in PRECISIONS if not p.gpu},
+    **{f"cuda-{p.name}": Kind(p.name, "cuda", p.graph) for p in PRECISIONS if p.gpu},
+    **{f"tensorrt-{p.name}": Kind(p.name, "tensorrt", p.graph) for p in PRECISIONS if p.gpu},
 }
 
 
@@ -83,13 +81,13 @@ def startable() -> tuple[str, ...]:
     return tuple(name for name, kind in KINDS.items() if PROVIDERS[kind.provider] in available)
 
 
-def in_torch(classifier: Classifier, precision: str = "fp32") -> Runner:
-    """PyTorch, eager, on the CPU; bf16 by autocast."""
-    return partial(_in_torch, classifier, precision == "bf16")
+def in_torch(classifier: Classifier, precision: str = DEFAULT) -> Runner:
+    """PyTorch, eager, on the CPU; less than fp32 by autocast."""
+    return partial(_in_torch, classifier, getattr(torch, str(by_name(precision).torch_type)))
 
 
 @torch.inference_mode()
-def _in_torch(classifier: Classifier, bf16: bool, pixels: Tensor) -> Answers:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+def _in_torch(classifier: Classifier, dtype: torch.dtype, pixels: Tensor) -> Answers:
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
         answers: Answers = classifier(pixels)
     return Answers(*(part.float() if part.is_floating_point() else part for part in answers))

@@ -20,9 +20,9 @@ from derma_semantics.app.alert import alert_of
 from derma_semantics.app.markup import box, element, show
 from derma_semantics.bulk.table import COLUMNS, LISTS
 from derma_semantics.client import DermaClient
-from derma_semantics.domain.contract import CLIENT_SUFFIXES
 from derma_semantics.domain.diagnosis import Diagnosis
 from derma_semantics.domain.errors import Overloaded, ServiceUnavailable
+from derma_semantics.domain.formats import CLIENT_SUFFIXES
 from derma_semantics.domain.numbers import significant
 
 COLOURS = {"High risk": "color: #b3261e; font-weight: 600", "Review": "color: #8a5a00"}

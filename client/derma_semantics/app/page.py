@@ -16,6 +16,7 @@ from derma_semantics.app.markup import box, element, show
 from derma_semantics.app.service import watch
 from derma_semantics.app.source import Photo
 from derma_semantics.client import DermaClient
+from derma_semantics.domain.contract import NOTICE
 from derma_semantics.domain.diagnosis import Diagnosis, ServedBundle
 from derma_semantics.domain.errors import DermaError, InvalidImage
 
@@ -26,7 +27,7 @@ def render(client: DermaClient) -> None:
     """Draw the whole page, for one visitor, once."""
     st.set_page_config("Derma-Semantics", HERE / "icon.svg", layout="wide")
     st.html(HERE / "style.css")
-    show(element("div", texts.NOTICE, "derma-notice", role="note"))
+    show(element("div", NOTICE, "derma-notice", role="note"))
     show(element("header", [element("h1", "Derma-Semantics"), element("p", texts.LEAD)], "derma-header"))
     served = watch(client)
     one, many, about = st.tabs(["One image", "Batch", "Model card"])

@@ -17,8 +17,8 @@ from PIL import Image
 
 from derma_semantics.app import texts
 from derma_semantics.app.markup import box, show
-from derma_semantics.domain.contract import CLIENT_SUFFIXES
 from derma_semantics.domain.errors import InvalidImage
+from derma_semantics.domain.formats import CLIENT_SUFFIXES
 from derma_semantics.imaging.dicom import is_dicom, to_image
 from derma_semantics.imaging.preprocess import decode
 from derma_semantics.imaging.synthetic import draw

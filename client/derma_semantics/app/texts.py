@@ -7,7 +7,6 @@ from typing import Any
 
 from derma_semantics.domain.contract import MAX_ENCODED_BYTES, MAX_PIXELS, SET_COVERAGE
 
-NOTICE = "Research use. Not a medical device."
 LEAD = (
     "Ranks seven skin conditions by how well a dermoscopic photograph matches their written definitions, "
     "and shows where in the photograph the match comes from."

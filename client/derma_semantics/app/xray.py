@@ -7,11 +7,14 @@ A map is asked for once; its opacity is a matter of drawing.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import streamlit as st
 
 from derma_semantics.app import texts
 from derma_semantics.app.markup import Markup, box, element, show
 from derma_semantics.app.service import EVERY
+from derma_semantics.app.service import PATIENCE as LOOK
 from derma_semantics.app.source import Photo
 from derma_semantics.client import DermaClient
 from derma_semantics.domain.conditions import CONDITIONS
@@ -21,13 +24,7 @@ from derma_semantics.saliency import Explanation
 
 PATIENCE = 20.0
 NAMES = {texts.first_upper(condition.name): condition.code for condition in CONDITIONS}
-METHODS = {
-    "Default": None,
-    "Attention × gradient (Chefer)": "attention",
-    "LeGrad": "legrad",
-    "Grad-ECLIP": "grad-eclip",
-    "Grad-CAM": "grad-cam",
-}
+DEFAULT_METHOD = "Default"
 AWAY = (ServiceUnavailable, DeadlineExceeded, ServiceError)
 
 
@@ -52,7 +49,7 @@ def _panel(client: DermaClient, photo: Photo, diagnosis: Diagnosis) -> None:
     places = [column.empty() for column in columns]
     opacity = st.slider("Opacity of the heat maps", 0, 100, 50, format="%d %%", key="opacity") / 100
     with st.expander("Method"):
-        method = METHODS[st.radio("Method", list(METHODS), key="method", label_visibility="collapsed")]
+        method = _method(client)
     with places[0], st.spinner("Looking"):
         outcomes = _outcomes(client, photo, (left, right), method)
     for place, text, outcome in zip(places, (left, right), outcomes, strict=True):
@@ -75,6 +72,17 @@ def _choice(label: str, best: str, key: str) -> str:
         label, options, index=options.index(best), accept_new_options=True, key=f"{key} {best}"
     )
     return str(chosen or best).strip() or best
+
+
+def _method(client: DermaClient) -> str | None:
+    """A method of those that the sidecar says it has; None for its default."""
+    if "methods" not in st.session_state:
+        with suppress(DermaError):  # asked again when the panel is next drawn
+            offered = client.saliency_methods(timeout=LOOK)
+            st.session_state.methods = {label: name for name, label in offered.items()}
+    known: dict[str, str] = st.session_state.get("methods", {})
+    chosen = st.radio("Method", [DEFAULT_METHOD, *known], key="method", label_visibility="collapsed")
+    return known.get(str(chosen))
 
 
 def _outcomes(

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from glob import has_magic, iglob
-from typing import NoReturn
 
-from derma_semantics.domain.contract import CLIENT_SUFFIXES
+from derma_semantics.domain.formats import CLIENT_SUFFIXES
+from derma_semantics.imaging.folders import too_few, walk
 
 LIST = "-"
 
@@ -68,20 +68,12 @@ def _expanded(name: str, recursive: bool) -> Iterator[str]:
     if not os.path.isdir(name):
         yield os.path.normpath(name)
         return
-    for folder, folders, files in os.walk(name, onerror=_raise):
-        folders[:] = sorted(folders) if recursive else []
-        for file in sorted(files):
-            if file.lower().endswith(CLIENT_SUFFIXES):
-                yield os.path.normpath(os.path.join(folder, file))
+    yield from map(os.path.normpath, walk(name, CLIENT_SUFFIXES, recursive=recursive))
 
 
 def _nothing(source: str) -> str:
     if source == LIST:
         return "the list on stdin names no image"
     if os.path.isdir(source):
-        return f"{source} holds no image ({', '.join(CLIENT_SUFFIXES)})"
+        return too_few(source, CLIENT_SUFFIXES)
     return f"{source} {'matches nothing' if has_magic(source) else 'does not exist'}"
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error

@@ -14,8 +14,9 @@ from derma_semantics.bulk import Tally, check_table, images, run_bulk
 from derma_semantics.bulk.run import errors_of, journal_of
 from derma_semantics.bulk.sources import LIST
 from derma_semantics.commands.options import JSON, NEW_FILE, REPORTS, Service, connected
-from derma_semantics.commands.printing import NOTICE, Refused, progress, unavailable
-from derma_semantics.domain.contract import MAX_BATCH
+from derma_semantics.commands.printing import Refused, progress, unavailable
+from derma_semantics.commands.terminal import Exit
+from derma_semantics.domain.contract import MAX_BATCH, NOTICE
 from derma_semantics.domain.errors import DermaError
 
 
@@ -61,7 +62,7 @@ def bulk(
     """
     began = time.monotonic()
     tally = Tally()
-    code = 0
+    code = Exit.OK
     try:
         _check(out, embeddings, overwrite)
         total = None if LIST in sources else sum(1 for _ in images(sources, recursive=recursive))
@@ -78,18 +79,18 @@ def bulk(
                 progress=bar.update,
             )
     except KeyboardInterrupt:
-        code = 130
+        code = Exit.INTERRUPTED
     except DermaError as exc:
-        code, error = 3, exc
+        code, error = Exit.UNAVAILABLE, exc
     except (ValueError, OSError, ImportError) as exc:
         raise Refused(str(exc)) from exc
     summary = _summary(tally, out, time.monotonic() - began)
     click.echo(json.dumps(summary) if as_json else _readable(summary))
     if code:
         click.echo("Stopped: the same command goes on from there.", err=True)
-    if code == 3:
+    if code is Exit.UNAVAILABLE:
         unavailable(error)
-    sys.exit(code or (1 if tally.failed else 0))
+    sys.exit(code or (Exit.FAILED if tally.failed else Exit.OK))
 
 
 def _check(out: Path, embeddings: bool, overwrite: bool) -> None:

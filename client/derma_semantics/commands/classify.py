@@ -11,10 +11,13 @@ import click
 
 from derma_semantics.bulk.reports import reported
 from derma_semantics.commands.options import JSON, REPORTS, Service, connected
-from derma_semantics.commands.printing import NOTICE, readable, record, say_failure, unavailable
-from derma_semantics.domain.contract import CLIENT_SUFFIXES
+from derma_semantics.commands.printing import readable, record, say_failure, unavailable
+from derma_semantics.commands.terminal import Exit
+from derma_semantics.domain.contract import NOTICE
 from derma_semantics.domain.diagnosis import Diagnosis
 from derma_semantics.domain.errors import AccessDenied, Overloaded, ServiceUnavailable
+from derma_semantics.domain.formats import CLIENT_SUFFIXES
+from derma_semantics.imaging.folders import images_in
 
 
 @click.command()
@@ -42,7 +45,7 @@ def classify(service: Service, images: tuple[Path, ...], reports: Path | None, a
                 say_failure(path, answer, as_json)
     if not as_json:
         click.echo(NOTICE)
-    sys.exit(1 if failed else 0)
+    sys.exit(Exit.FAILED if failed else Exit.OK)
 
 
 def _expand(given: Iterable[Path]) -> list[Path]:
@@ -56,8 +59,8 @@ def _expand(given: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             paths.append(path)
             continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in CLIENT_SUFFIXES and p.is_file())
-        if not found:
-            raise click.UsageError(f"{path} holds no image ({', '.join(CLIENT_SUFFIXES)})")
-        paths.extend(found)
+        try:
+            paths += images_in(path, CLIENT_SUFFIXES, least=1)
+        except ValueError as exc:
+            raise click.UsageError(str(exc)) from exc
     return paths

@@ -10,14 +10,17 @@ import click
 
 from derma_semantics.commands.options import FILE, FOLDER, JSON, NEW_FOLDER, Service, connected
 from derma_semantics.commands.printing import Refused, progress, unavailable
+from derma_semantics.commands.terminal import Exit
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.errors import DermaError
+from derma_semantics.domain.formats import CLIENT_SUFFIXES
 
 
 @click.command()
-@click.option("--images", type=FOLDER, required=True, help="Folder of <image>.jpg, .jpeg or .png.")
 @click.option(
-    "--truth", type=FILE, required=True, help="CSV: image,MEL,NV,BCC,AKIEC,BKL,DF,VASC; one 1.0 a row."
+    "--images", type=FOLDER, required=True, help=f"Folder of images ({', '.join(CLIENT_SUFFIXES)})."
 )
+@click.option("--truth", type=FILE, required=True, help=f"CSV: image,{','.join(CODES)}; one 1.0 a row.")
 @click.option("--out", type=NEW_FOLDER, required=True, help="Folder to write.")
 @click.option("--metadata", type=FILE, help="CSV with lesion, age, sex or site of each image.")
 @connected
@@ -47,4 +50,4 @@ def evaluate(
     except (ValueError, OSError) as exc:
         raise Refused(str(exc)) from exc
     click.echo(json.dumps(report) if as_json else f"{summary(report)}\nreport in {out}")
-    sys.exit(1 if report["unanswered"] else 0)
+    sys.exit(Exit.FAILED if report["unanswered"] else Exit.OK)

@@ -11,8 +11,10 @@ import click
 import numpy as np
 
 from derma_semantics.commands.options import FILE, JSON, NEW_FILE, Service, connected
-from derma_semantics.commands.printing import NOTICE, SIDECAR_HINT, Refused, say_failure, unavailable
+from derma_semantics.commands.printing import SIDECAR_HINT, Refused, say_failure, unavailable
+from derma_semantics.commands.terminal import Exit
 from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.contract import NOTICE
 from derma_semantics.domain.errors import DeadlineExceeded, DermaError, InvalidRequest, ServiceUnavailable
 from derma_semantics.saliency import Explanation
 
@@ -54,7 +56,7 @@ def explain(
         raise Refused(str(exc)) from exc
     except (DermaError, OSError) as exc:
         say_failure(image, exc, as_json)
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
     report = _record(image, found, out, grid)
     click.echo(json.dumps(report) if as_json else _readable(report))
 

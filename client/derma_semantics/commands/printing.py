@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 
 import click
 
+from derma_semantics.commands.terminal import Exit
 from derma_semantics.domain.contract import RANDOM_WEIGHTS, SET_COVERAGE, Triage
 from derma_semantics.domain.diagnosis import Diagnosis
 from derma_semantics.domain.numbers import significant
 
 BAR = 30
-NOTICE = "Research use. Not a medical device."
 SERVICE_HINT = "Is the address right (--url, DERMA_URL)? `make serve` starts a service."
 SIDECAR_HINT = (
     "Is the address right (--saliency-url, DERMA_SALIENCY_URL)? `derma-saliency serve` starts a sidecar."
@@ -25,7 +25,7 @@ SIDECAR_HINT = (
 class Refused(click.ClickException):
     """The command cannot be done as it was given."""
 
-    exit_code = 2
+    exit_code = Exit.USAGE
 
 
 def record(path: Path, answer: Diagnosis | Exception) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def progress(total: int | None, done: int = 0, *, quiet: bool) -> AbstractContex
 
 def unavailable(error: Exception, hint: str = SERVICE_HINT) -> NoReturn:
     click.echo(f"error: {error}\n{hint}", err=True)
-    sys.exit(3)
+    sys.exit(Exit.UNAVAILABLE)
 
 
 def _alert(answer: Diagnosis) -> str | None:

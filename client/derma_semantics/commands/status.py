@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from derma_semantics.commands.options import JSON, Service, connected
 from derma_semantics.commands.printing import SERVICE_HINT, SIDECAR_HINT, weights
+from derma_semantics.commands.terminal import Exit
 from derma_semantics.commands.verify import Expected, expected_bundle, verdict
 from derma_semantics.commands.verify import readable as readable_verdict
 from derma_semantics.domain.contract import CLASSIFIER
@@ -58,13 +59,13 @@ def status(
     if not as_json:
         click.echo(_readable_sidecar(sidecar))
     if any(not report["verified"]["ok"] for report in reports if "verified" in report):
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
     if not all(report["ready"] for report in reports):
         click.echo(SERVICE_HINT, err=True)
-        sys.exit(3)
+        sys.exit(Exit.UNAVAILABLE)
     if not sidecar["ready"] and (needs_sidecar or sidecar.get("configured", True)):
         click.echo(SIDECAR_HINT, err=True)
-        sys.exit(3)
+        sys.exit(Exit.UNAVAILABLE)
 
 
 def _status(service: Service) -> dict[str, Any]:

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the project's commands."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    INTERRUPTED = 130
+
 
 def help_text(doc: str | None) -> str:
     """A module's docstring as ``--help`` text: indented blocks keep their lines."""

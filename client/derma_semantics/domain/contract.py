@@ -24,11 +24,6 @@ MAX_ASPECT = 100
 MAX_SCANS = 100
 MAX_SCANNED_PIXELS = 1_000_000_000
 MAX_DECODE_SECONDS = 2.0  # of processor time
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
-# What the client reads too, and sends as a PNG of its pixels; the server knows nothing of it.
-DICOM_SUFFIXES = (".dcm",)
-CLIENT_SUFFIXES = IMAGE_SUFFIXES + DICOM_SUFFIXES
 MAX_BATCH = 32
 # Of PREDICTION_SET: at least this share of the sets holds the true condition.
 SET_COVERAGE = 0.95
@@ -84,6 +79,9 @@ CANARY = replace(NETWORK, name="derma_canary", backend="python")
 
 # Beside the pixels where an audit log is kept: which image they were made from.
 TICKET = "TICKET"
+
+# Stands on every page, report and readable answer.
+NOTICE = "Research use. Not a medical device."
 
 # Part of the name of a bundle that nobody trained: its answers mean nothing.
 RANDOM_WEIGHTS = "RANDOM WEIGHTS"

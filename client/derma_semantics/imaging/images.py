@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from derma_semantics.domain.contract import DICOM_SUFFIXES
+from derma_semantics.domain.formats import DICOM
 from derma_semantics.imaging.dicom import is_dicom, to_image
 from derma_semantics.imaging.dicom.files import MAX_FILE_BYTES
 from derma_semantics.imaging.preprocess import check_encoded, preprocess_image
@@ -54,7 +54,7 @@ def encoded(image: ImageLike) -> bytes:
 
 
 def _called_dicom(image: ImageLike) -> bool:
-    return isinstance(image, (str, os.PathLike)) and Path(image).suffix.lower() in DICOM_SUFFIXES
+    return isinstance(image, (str, os.PathLike)) and Path(image).suffix.lower() in DICOM.suffixes
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:

@@ -13,7 +13,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 
-PNG = b"\x89PNG\r\n\x1a\n"
+from derma_semantics.domain.formats import PNG
+
+(SIGNATURE,) = PNG.signatures
 # What decides the pixels, and which way is up.
 KEPT = {b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"}
 MAX_PROFILE_BYTES = 2**20 - 1
@@ -25,7 +27,9 @@ def without_ancillary_chunks(data: bytes) -> bytes:
 
     One that is cut off stays, for the decoder to name.
     """
-    return PNG + b"".join(chunk for kind, chunk in _chunks(data) if kind in KEPT or _is_profile(kind, chunk))
+    return SIGNATURE + b"".join(
+        chunk for kind, chunk in _chunks(data) if kind in KEPT or _is_profile(kind, chunk)
+    )
 
 
 def _is_profile(kind: bytes, chunk: bytes) -> bool:
@@ -41,7 +45,7 @@ def _is_profile(kind: bytes, chunk: bytes) -> bool:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = len(PNG)
+    position = len(SIGNATURE)
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + _FRAME + length

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from derma_semantics.domain.contract import (
-    IMAGE_FORMATS,
     IMAGE_SIZE,
     MAX_ASPECT,
     MAX_ENCODED_BYTES,
@@ -39,13 +38,12 @@ from derma_semantics.domain.errors import (
     InvalidImage,
     UnsupportedFormat,
 )
+from derma_semantics.domain.formats import FORMATS, JPEG, PNG, SERVICE_FORMATS
 from derma_semantics.imaging.colour import to_srgb
-from derma_semantics.imaging.png import PNG, without_ancillary_chunks
+from derma_semantics.imaging.png import without_ancillary_chunks
 
 # What another decoder of the same image may change, of 255.
 PIXEL_TOLERANCE = 2
-JPEG = b"\xff\xd8\xff"
-SIGNATURES = {JPEG: "JPEG", PNG: "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP"}
 # EXIF 2.32, tag 0x0112.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -105,7 +103,7 @@ def decode(data: bytes) -> Image.Image:
     """
     image = open_header(data)
     check_size(image.size)
-    if data.startswith(JPEG):  # also one that Pillow calls MPO
+    if data.startswith(JPEG.signatures):  # also one that Pillow calls MPO
         _check_scans(data, image.size)
     return _upright_rgb(image)
 
@@ -159,10 +157,10 @@ def open_header(data: bytes) -> Image.Image:
         InvalidImage: one of its subclasses, naming the problem and the limit.
     """
     check_encoded(data)
-    if data.startswith(PNG):
+    if data.startswith(PNG.signatures):
         data = without_ancillary_chunks(data)
     try:
-        return Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+        return Image.open(io.BytesIO(data), formats=SERVICE_FORMATS)
     except UnidentifiedImageError as exc:
         raise _unidentified(data) from exc
     except Image.DecompressionBombError as exc:
@@ -195,13 +193,13 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _unidentified(data: bytes) -> InvalidImage:
     """The reason that the format's own decoder gives, where the first bytes name a format."""
-    for signature, name in SIGNATURES.items():
-        if data.startswith(signature):
+    for kind in FORMATS:
+        if data.startswith(kind.signatures):
             try:
-                Image.OPEN[name][0](io.BytesIO(data), "")
+                Image.OPEN[kind.name][0](io.BytesIO(data), "")
             except Exception as exc:
-                return CorruptImage(f"the {name} cannot be read: {exc}")
-    supported = ", ".join(IMAGE_FORMATS)
+                return CorruptImage(f"the {kind.name} cannot be read: {exc}")
+    supported = ", ".join(SERVICE_FORMATS)
     return UnsupportedFormat(f"the data is not an image in a supported format ({supported})")
 
 

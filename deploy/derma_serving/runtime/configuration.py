@@ -12,9 +12,10 @@ effect here, as it has none there while operators run one after another, which i
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, get_args
+from typing import Any
 
-from derma_serving.runtime.engine import PROVIDERS, Engine, Precision, Provider
+from derma_serving.runtime.engine import PROVIDERS, Engine, Provider
+from derma_serving.runtime.precisions import DEFAULT, PRECISIONS, by_name
 
 ACCELERATORS: dict[str, tuple[Provider, ...]] = {"gpu": ("tensorrt", "cuda"), "cpu": ("openvino",)}
 PRECISION_MODES = {"FP32": (), "FP16": ("trt_fp16_enable",), "INT8": ("trt_fp16_enable", "trt_int8_enable")}
@@ -60,10 +61,12 @@ def engine_for(
     """
     parameters = {key: value["string_value"] for key, value in config.get("parameters", {}).items()}
     provider, given = _accelerator(config, kind, available)
-    precision = _precision(parameters)
-    if given.get("precision_mode", "FP32") == "FP16" and precision != "fp16":
+    precision = by_name(parameters.get("precision", DEFAULT))
+    if given.get("precision_mode") == "FP16" and not precision.gpu:
+        fitting = " or ".join(known.name for known in PRECISIONS if known.gpu)
         raise ValueError(
-            f"the profile computes in fp16, but the graph was gated as {precision}: export it as fp16"
+            f"the profile computes in fp16, but the graph was gated as {precision.name}: "
+            f"export it as {fitting}"
         )
     options: dict[str, str] = {}
     if provider in ACCELERATORS["gpu"]:
@@ -71,7 +74,7 @@ def engine_for(
         options = {"device_id": str(device), **read(given, parameters)}
     elif given:
         raise ValueError(f"openvino takes no parameters, got {', '.join(given)}")
-    return Engine(provider, precision, _threads(config, kind, cores, parameters), options)
+    return Engine(provider, precision.name, _threads(config, kind, cores, parameters), options)
 
 
 def _accelerator(
@@ -138,14 +141,6 @@ def _decoded(name: str, value: str) -> str:
     if not value.isdecimal() or int(value) not in codes:
         raise ValueError(f"{name} must be one of {codes}, got {value!r}")
     return codes[int(value)]
-
-
-def _precision(parameters: Mapping[str, str]) -> Precision:
-    known: dict[str, Precision] = {name: name for name in get_args(Precision)}
-    asked = parameters.get("precision", "fp32")
-    if asked not in known:
-        raise ValueError(f"unknown precision {asked!r}: choose from {', '.join(known)}")
-    return known[asked]
 
 
 def _threads(config: Mapping[str, Any], kind: str, cores: int, parameters: Mapping[str, str]) -> int:

@@ -19,8 +19,9 @@ from typing import Literal
 
 import onnxruntime
 
+from derma_serving.runtime.precisions import DEFAULT, by_name
+
 Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 PROVIDERS: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
@@ -28,8 +29,6 @@ PROVIDERS: dict[Provider, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-# What OpenVINO computes in where a graph does not say int8. Processors without bf16 use fp32.
-OPENVINO_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "bf16"}
 # Operators that take the time, also as part of a name: MatMulInteger, SkipLayerNormalization, BiasGelu.
 COMPUTE = ("MatMul", "Gemm", "Conv", "Attention", "LayerNormalization", "Gelu", "Softmax", "QLinear")
 
@@ -43,13 +42,13 @@ class Engine:
     """What runs a graph.
 
     Attributes:
-        precision: of the arithmetic; int8 and fp16 also need a graph made for them.
+        precision: of the arithmetic, by its name in ``precisions``; some also need a graph made for them.
         threads: of one operator; 0 for one a core.
         options: the provider's own, added to ours.
     """
 
     provider: Provider = "openvino"
-    precision: Precision = "fp32"
+    precision: str = DEFAULT
     threads: int = 0
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,10 +111,8 @@ def require_no_fallback(session: onnxruntime.InferenceSession, provider: Provide
 def _options(engine: Engine) -> dict[str, str]:
     if engine.provider == "openvino":
         cpu = {
-            "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[engine.precision],
+            "INFERENCE_PRECISION_HINT": by_name(engine.precision).openvino_hint,
             "INFERENCE_NUM_THREADS": str(engine.threads or len(os.sched_getaffinity(0))),
         }
         return {"device_type": "CPU", "load_config": json.dumps({"CPU": cpu})}
-    if engine.provider == "cuda" and engine.precision == "fp32":
-        return {"use_tf32": "0"}  # which is less precise than its name says
-    return {}
+    return dict(by_name(engine.precision).cuda) if engine.provider == "cuda" else {}

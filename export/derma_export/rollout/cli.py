@@ -22,16 +22,17 @@ from typing import Any
 
 import click
 
-from derma_export.cli import PRECISIONS, make_task
+from derma_export.cli import make_task
 from derma_export.repository import engine_of
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
 from derma_semantics import DermaClient
 from derma_semantics.client import DEFAULT_URL
-from derma_semantics.commands.terminal import help_text
+from derma_semantics.commands.terminal import Exit, help_text
 from derma_semantics.domain.contract import CANDIDATE
 from derma_semantics.domain.errors import DermaError, ServiceUnavailable
 from derma_semantics.wire.transport import ModelControl
 from derma_serving.runtime.integrity import Tampered
+from derma_serving.runtime.precisions import DEFAULT, NAMES
 from derma_serving.settings import Settings
 from derma_training.bundle import Bundle, BundleError
 from derma_training.bundle.signing import require_signature
@@ -57,7 +58,7 @@ def main() -> None:
 @click.argument("folder", metavar="BUNDLE", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @REPOSITORY
 @URL
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(NAMES), default=DEFAULT, show_default=True)
 @click.option("--data", metavar="PATH", help="For the gate, as in derma-export.")
 @click.option(
     "--canary",
@@ -133,13 +134,13 @@ def _steps(repository: Path, url: str) -> Iterator[Rollout]:
         with DermaClient(url) as client:
             yield Rollout(repository, control, client, say=click.echo)
     except ServiceUnavailable as exc:
-        _end(exc, 3)
+        _end(exc, Exit.UNAVAILABLE)
     except (RolloutFailed, Tampered, BundleError, DermaError, OSError, RuntimeError, ValueError) as exc:
-        _end(exc, 1)
+        _end(exc, Exit.FAILED)
     finally:
         control.close()
 
 
-def _end(exc: Exception, code: int) -> None:
+def _end(exc: Exception, code: Exit) -> None:
     click.echo(f"error: {exc}", err=True)
     sys.exit(code)

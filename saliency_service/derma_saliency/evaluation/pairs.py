@@ -8,14 +8,14 @@ A mask is ``<image>_segmentation.png`` (ISIC 2017) or ``<image>_mask.png``, of t
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from derma_semantics.domain.contract import IMAGE_SUFFIXES
+from derma_semantics.evaluation.tables import read_isic2017
+from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.preprocess import decode, resize_and_crop
 
 MASK_SUFFIXES = ("_segmentation.png", "_mask.png")
@@ -53,33 +53,12 @@ def find_pairs(images: Path, masks: Path, truth: Path | None = None, part: str =
     Raises:
         ValueError: there are none, or the truth names none of them.
     """
-    conditions = read_conditions(truth) if truth else {}
+    conditions = dict(read_isic2017(truth)) if truth else {}
     found = []
-    for path in sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
+    for path in images_in(images):
         mask = next((m for s in MASK_SUFFIXES if (m := masks / f"{path.stem}{s}").is_file()), None)
         if mask and (not truth or path.stem in conditions):
             found.append(Pair(path, mask, conditions.get(path.stem)))
     if not found:
         raise ValueError(f"no image of {images} has a mask in {masks} ({' or '.join(MASK_SUFFIXES)})")
     return found[PARTS.index(part) - 1 :: 2] if part != "all" else found
-
-
-def read_conditions(path: Path) -> dict[str, str]:
-    """Codes by image, from a CSV of ISIC 2017 Part 3 (image_id, melanoma, seborrheic_keratosis).
-
-    Raises:
-        ValueError: it has other columns.
-    """
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        return {
-            row["image_id"]: "MEL"
-            if float(row["melanoma"])
-            else "BKL"
-            if float(row["seborrheic_keratosis"])
-            else "NV"
-            for row in rows
-        }
-    except KeyError as exc:
-        raise ValueError(f"{path} has no column {exc}: expected ISIC 2017's Part 3 ground truth") from exc

@@ -35,6 +35,7 @@ class FakeClient:
         self.down = self.sidecar_down = False
         self.classified, self.explained = [], []
         self.dies_at = None
+        self.methods = {"attention": "Attention × gradient (Chefer)", "grad-cam": "Grad-CAM"}
         self.other_digest = None
 
     def ready(self, *, timeout):
@@ -44,6 +45,11 @@ class FakeClient:
         if self.down:
             raise ServiceUnavailable("127.0.0.1:8001 is not available: refused")
         return self.served
+
+    def saliency_methods(self, *, timeout):
+        if self.sidecar_down:
+            raise ServiceUnavailable("127.0.0.1:8003 is not available: refused")
+        return self.methods
 
     def classify(self, image):
         self.classified.append(image)

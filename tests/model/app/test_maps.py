@@ -43,6 +43,14 @@ def test_free_text_and_methods_are_asked_for(client):
     assert client.explained[2:] == [("signs of melanoma", None, "grad-cam"), (None, "DF", "grad-cam")]
 
 
+def test_the_methods_are_those_that_the_sidecar_says_it_has(client):
+    client.methods = {"new": "A new method", "newer": "A newer one"}
+    page = with_maps(client)
+    assert page.radio(key="method").options == ["Default", "A new method", "A newer one"]
+    page.radio(key="method").set_value("A newer one").run()
+    assert client.explained[-1] == (None, "NV", "newer")
+
+
 def test_a_condition_may_be_typed(client):
     typed(with_maps(client), "dermatofibroma").run()
     assert client.explained[-1] == (None, "DF", None)

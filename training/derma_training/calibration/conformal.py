@@ -7,9 +7,7 @@ Split conformal prediction with the LAC score, 1 - probability of the true condi
 Lei and Wasserman, arXiv 1609.00451), Mondrian by group of conditions (Vovk, Gammerman and
 Shafer, Algorithmic Learning in a Random World, chapter 4): of the images of each group at
 least ``coverage`` get a set that holds their condition, on average over calibration sets.
-Melanoma and nevus are groups of their own, so that the frequent nevus cannot pay for missed
-melanomas; the rare conditions share groups, because a threshold of one's own takes
-19 examples at 0.95, and is coarse below a hundred.
+The groups are ``conditions.ConformalGroup``.
 """
 
 from __future__ import annotations
@@ -18,11 +16,11 @@ import math
 
 import numpy as np
 
-from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.conditions import CODES, CONDITIONS, ConformalGroup
 from derma_semantics.evaluation.metrics import Bools, Floats, Ints
 from derma_training.calibration.risk_control import rounded_down
 
-GROUPS = (("MEL",), ("BCC", "AKIEC"), ("NV",), ("BKL", "DF", "VASC"))
+GROUPS = tuple(tuple(c.code for c in CONDITIONS if c.group is group) for group in ConformalGroup)
 
 
 def set_thresholds(probabilities: Floats, labels: Ints, *, coverage: float) -> dict[str, float]:

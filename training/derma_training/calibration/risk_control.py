@@ -25,13 +25,13 @@ import warnings
 import numpy as np
 from mapie.risk_control import BinaryClassificationController, BinaryRisk, false_positive_rate
 
+from derma_semantics.domain.numbers import DIGITS
 from derma_semantics.evaluation.metrics import Bools, Floats, Ints
 
 # Thresholds have four significant digits, so the sequence of tests does not depend on the data. They
 # keep a distance from every image that they must hold, so that no engine's fp32 moves it across: a share
 # of the value, because a softmax makes of a logit's error a relative one (1.5e-5 at most between PyTorch,
 # ONNX Runtime and OpenVINO on 300 photographs).
-DIGITS = 4
 LOWEST = 1e-15  # above 0
 _MARGIN = 1e-4
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from derma_training.data.balance import MOST_NEVI, class_counts, downsample
+from derma_training.data.balance import MOST_NEVI, NEVI, class_counts, downsample
 from derma_training.data.duplicates import Duplicates, deduplicate, find_duplicates, identify
 from derma_training.data.files import Reading
 from derma_training.data.readers import scan
@@ -23,7 +23,6 @@ from derma_training.data.split import Parts, split_by_lesion
 from derma_training.data.table import Example
 
 Counts = dict[str, int]
-NEVI = "NV"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from derma_semantics.domain.conditions import CODES
-from derma_training.data.audit import NEVI, Audit, Overlap
+from derma_training.data.audit import Audit, Overlap
+from derma_training.data.balance import NEVI
 from derma_training.data.pictures import BITS, THRESHOLD
 from derma_training.data.readers import left_out_sentence
 

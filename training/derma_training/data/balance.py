@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from derma_semantics.domain.conditions import CODES, by_code
 from derma_training.data.table import Example
 
+NEVI = "NV"
 MOST_NEVI = 1500
 
 
@@ -27,7 +28,7 @@ def class_counts(examples: Iterable[Example]) -> dict[str, int]:
 
 
 def downsample(
-    examples: Sequence[Example], code: str = "NV", most: int = MOST_NEVI, *, seed: int = 0
+    examples: Sequence[Example], code: str = NEVI, most: int = MOST_NEVI, *, seed: int = 0
 ) -> list[Example]:
     """Keep at most ``most`` images of one benign condition, whole lesions drawn at random.
 

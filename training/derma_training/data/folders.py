@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from derma_semantics.domain.conditions import CODES
-from derma_training.data.files import Reading, condition_of, images_in
+from derma_semantics.imaging.folders import images_in
+from derma_training.data.files import Reading, condition_of
 from derma_training.data.table import Example
 
 

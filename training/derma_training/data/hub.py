@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from derma_semantics.domain.conditions import CONDITIONS
-from derma_training.data.files import Reading, condition_of, number, text
+from derma_semantics.evaluation.tables import known, number
+from derma_training.data.files import Reading, condition_of
 from derma_training.data.table import Example
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -77,21 +78,20 @@ def _examples(source: str, split: str, rows: Any) -> list[Example]:
 
 
 def _example(row: Mapping[str, Any], source: str, split: str, read: Callable[[], bytes]) -> Example:
+    where = f"{source}: image {row['image_id']}"
     condition = condition_of(row["dx"])
     if condition is None:
-        known = ", ".join(c.marmal88_dx for c in CONDITIONS)
-        raise ValueError(
-            f"{source}: image {row['image_id']} has the unknown dx {row['dx']!r}: expected {known}"
-        )
+        expected = ", ".join(c.marmal88_dx for c in CONDITIONS)
+        raise ValueError(f"{where} has the unknown dx {row['dx']!r}: expected {expected}")
     return Example(
         name=row["image_id"],
         lesion=row["lesion_id"],
         condition=condition,
         source=source,
         read=read,
-        age=number(row.get("age")),
-        sex=text(row.get("sex")),
-        site=text(row.get("localization")),
+        age=number(row.get("age"), f"{where}: age"),
+        sex=known(row.get("sex")),
+        site=known(row.get("localization")),
         split=split,
     )
 

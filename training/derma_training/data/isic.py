@@ -10,21 +10,20 @@ Every reader keeps the order of the data set's own table.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from derma_semantics.domain.conditions import CODES
-from derma_training.data.files import (
-    Reading,
-    Row,
-    condition_of,
-    find_images,
-    number,
-    one_hot,
-    read_csv,
-    text,
+from derma_semantics.domain.conditions import CODES, CONDITIONS
+from derma_semantics.evaluation.tables import (
+    Facts,
+    facts_of,
+    read_facts,
+    read_isic2017,
+    read_one_hot,
+    read_rows,
 )
+from derma_training.data.files import Reading, condition_of, find_images
 from derma_training.data.table import Example
 
 TRUTH_2017 = "ISIC-2017_Training_Part3_GroundTruth.csv"
@@ -38,8 +37,9 @@ IMAGES_2018 = ("ISIC2018_Task3_Training_Input",)
 TRUTH_2019 = "ISIC_2019_Training_GroundTruth.csv"
 FACTS_2019 = "ISIC_2019_Training_Metadata.csv"
 IMAGES_2019 = ("ISIC_2019_Training_Input", "ISIC_2019_Training_Input/ISIC_2019_Training_Input", "images")
-# Squamous cell carcinoma and "none of the others" are no condition of ours; AK is their name for AKIEC.
-CODES_2019 = {"AK": "AKIEC", **{code: code for code in CODES if code != "AKIEC"}, "SCC": None, "UNK": None}
+CODES_2019 = {condition.isic2019: condition.code for condition in CONDITIONS}
+# Squamous cell carcinoma and "none of the others" are no condition of ours.
+OTHERS_2019 = ("SCC", "UNK")
 
 FACTS_HAM = "HAM10000_metadata.csv"
 IMAGES_HAM = ("HAM10000_images_part_1", "HAM10000_images_part_2")
@@ -47,15 +47,13 @@ IMAGES_HAM = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 
 def isic2017(folder: Path) -> Reading:
     """ISIC 2017 Part 3: melanoma, seborrheic keratosis, or neither; every image is a lesion of its own."""
-    rows = read_csv(folder / TRUTH_2017, "image_id", "melanoma", "seborrheic_keratosis")
-    facts = _facts(folder / FACTS_2017, "image_id")
-    names = [row["image_id"] for row in rows]
-    codes = [_code_2017(row) for row in rows]
-    paths = find_images(folder, IMAGES_2017, names)
+    labelled = read_isic2017(folder / TRUTH_2017)
+    facts = _facts(folder / FACTS_2017)
+    paths = find_images(folder, IMAGES_2017, [name for name, _ in labelled])
     return Reading(
         [
-            _example(name, name, code, "ISIC 2017", path, facts.get(name, {}))
-            for name, code, path in zip(names, codes, paths)
+            _example(name, name, code, "ISIC 2017", path, facts.get(name))
+            for (name, code), path in zip(labelled, paths)
         ]
     )
 
@@ -66,35 +64,33 @@ def isic2018(folder: Path) -> Reading:
     Raises:
         ValueError: a file is missing, a row has not exactly one condition, or an image has no lesion.
     """
-    lesions, facts = _lesions_2018(folder)
-    rows = read_csv(folder / TRUTH_2018, "image", *CODES)
-    names = [row["image"] for row in rows]
-    codes = [one_hot(row, CODES, f"{TRUTH_2018}: image {row['image']}") for row in rows]
-    if orphans := [name for name in names if name not in lesions]:
+    facts = _facts_2018(folder)
+    labelled = read_one_hot(folder / TRUTH_2018, CODES)
+    lesions = {name: fact.lesion for name, fact in facts.items() if fact.lesion}
+    if orphans := [name for name, _ in labelled if name not in lesions]:
         raise ValueError(f"image {orphans[0]} has no lesion id; a split by lesion needs one")
-    paths = find_images(folder, IMAGES_2018, names)
+    paths = find_images(folder, IMAGES_2018, [name for name, _ in labelled])
     return Reading(
         [
-            _example(name, lesions[name], code, "ISIC 2018", path, facts.get(name, {}))
-            for name, code, path in zip(names, codes, paths)
+            _example(name, lesions[name], code, "ISIC 2018", path, facts[name])
+            for (name, code), path in zip(labelled, paths)
         ]
     )
 
 
 def isic2019(folder: Path) -> Reading:
     """ISIC 2019; images of squamous cell carcinoma and of unknown kind are counted and left out."""
-    facts = _facts(folder / FACTS_2019, "image", "lesion_id")
-    rows = read_csv(folder / TRUTH_2019, "image", *CODES_2019)
-    labelled = [(row["image"], one_hot(row, list(CODES_2019), row["image"])) for row in rows]
-    kept = [(name, code) for name, label in labelled if (code := CODES_2019[label])]
-    left_out = Counter(label for _, label in labelled if CODES_2019[label] is None)
+    facts = _facts(folder / FACTS_2019, "lesion_id")
+    labelled = read_one_hot(folder / TRUTH_2019, (*CODES_2019, *OTHERS_2019))
+    kept = [(name, CODES_2019[label]) for name, label in labelled if label in CODES_2019]
+    left_out = Counter(label for _, label in labelled if label in OTHERS_2019)
     paths = find_images(folder, IMAGES_2019, [name for name, _ in kept])
     examples = []
     for (file, code), path in zip(kept, paths):
         # The same photograph as the one without the suffix in the archive and in other challenges.
         name = file.removesuffix("_downsampled")
-        lesion = text(facts[file]["lesion_id"]) if file in facts else None
-        examples.append(_example(name, lesion or name, code, "ISIC 2019", path, facts.get(file, {})))
+        about = facts.get(file, Facts())
+        examples.append(_example(name, about.lesion or name, code, "ISIC 2019", path, about))
     return Reading(examples, dict(left_out))
 
 
@@ -104,56 +100,43 @@ def ham10000(folder: Path) -> Reading:
     Raises:
         ValueError: a file is missing, or a ``dx`` is none of the seven.
     """
-    rows = read_csv(folder / FACTS_HAM, "lesion_id", "image_id", "dx")
-    paths = find_images(folder, IMAGES_HAM, [row["image_id"] for row in rows])
-    return Reading([_example_ham(row, path) for row, path in zip(rows, paths)])
+    rows = list(read_rows(folder / FACTS_HAM, ("lesion_id", "image_id", "dx")))
+    paths = find_images(folder, IMAGES_HAM, [row["image_id"] for _, row in rows])
+    return Reading([_example_ham(where, row, path) for (where, row), path in zip(rows, paths)])
 
 
-def _example(name: str, lesion: str, code: str, source: str, path: Path, facts: Row) -> Example:
-    """A row whose ``facts`` use any of the names that the challenges gave to age, sex and site."""
+def _example(
+    name: str, lesion: str, code: str, source: str, path: Path, facts: Facts | None = None
+) -> Example:
+    facts = facts or Facts()
     return Example(
         name=name,
         lesion=lesion,
         condition=CODES.index(code),
         source=source,
         read=partial(Path.read_bytes, path),
-        age=number(_first(facts, ("age", "age_approx", "age_approximate"))),
-        sex=text(_first(facts, ("sex",))),
-        site=text(_first(facts, ("localization", "anatom_site_general"))),
+        age=facts.age,
+        sex=facts.sex,
+        site=facts.site,
     )
 
 
-def _example_ham(row: Row, path: Path) -> Example:
+def _example_ham(where: str, row: Mapping[str, str], path: Path) -> Example:
     condition = condition_of(row["dx"])
     if condition is None:
-        raise ValueError(f"{FACTS_HAM}: image {row['image_id']} has the unknown dx {row['dx']!r}")
-    return _example(row["image_id"], row["lesion_id"], CODES[condition], "HAM10000", path, row)
+        raise ValueError(f"{where}: image {row['image_id']} has the unknown dx {row['dx']!r}")
+    code = CODES[condition]
+    return _example(row["image_id"], row["lesion_id"], code, "HAM10000", path, facts_of(row, where))
 
 
-def _code_2017(row: Row) -> str:
-    melanoma, keratosis = float(row["melanoma"]) == 1, float(row["seborrheic_keratosis"]) == 1
-    if melanoma and keratosis:
-        raise ValueError(f"{TRUTH_2017}: image {row['image_id']} has two conditions")
-    return "MEL" if melanoma else "BKL" if keratosis else "NV"
-
-
-def _lesions_2018(folder: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Lesion by image, and HAM10000's rows where they are what names the lesions."""
-    if (folder / FACTS_HAM).is_file():
-        facts = _facts(folder / FACTS_HAM, "image_id", "lesion_id")
-        return {name: row["lesion_id"] for name, row in facts.items()}, facts
-    if (folder / GROUPS_2018).is_file():
-        groups = read_csv(folder / GROUPS_2018, "image", "lesion_id")
-        return {row["image"]: row["lesion_id"] for row in groups}, {}
+def _facts_2018(folder: Path) -> dict[str, Facts]:
+    """HAM10000's rows where they are what names the lesions, else the challenge's."""
+    for name in (FACTS_HAM, GROUPS_2018):
+        if (folder / name).is_file():
+            return read_facts(folder / name, "lesion_id")
     raise ValueError(f"{folder} has no lesion table: expected {FACTS_HAM} or {GROUPS_2018}")
 
 
-def _facts(path: Path, key: str, *columns: str) -> dict[str, dict[str, str]]:
-    """A table's rows by image; nothing where the data set came without it."""
-    if not path.is_file():
-        return {}
-    return {row[key]: row for row in read_csv(path, key, *columns)}
-
-
-def _first(facts: Row, columns: Sequence[str]) -> str | None:
-    return next((facts[column] for column in columns if column in facts), None)
+def _facts(path: Path, *needed: str) -> dict[str, Facts]:
+    """Facts by image; nothing where the data set came without the table."""
+    return read_facts(path, *needed) if path.is_file() else {}

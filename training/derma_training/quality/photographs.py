@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from derma_semantics.domain.contract import IMAGE_SUFFIXES
 from derma_semantics.domain.errors import InvalidImage
+from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.preprocess import preprocess
 
 
@@ -26,9 +26,7 @@ def halves(folder: Path) -> tuple[list[Path], list[Path]]:
     Raises:
         ValueError: the folder holds no two images.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if len(paths) < 2:
-        raise ValueError(f"{folder} holds no two images ({', '.join(IMAGE_SUFFIXES)})")
+    paths = images_in(folder, least=2)
     return paths[::2], paths[1::2]
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from derma_semantics.domain.conditions import CONDITIONS
+from derma_semantics.domain.contract import NOTICE
 from derma_semantics.domain.diagnosis import Diagnosis
 from derma_semantics.domain.errors import CorruptImage
 from derma_semantics.imaging.dicom import codes
 from derma_semantics.imaging.dicom.files import DERMOSCOPIC_PHOTOGRAPHY, boundary, read, silence
 
 NAME = "derma-semantics"
-NOTICE = "Research use. Not a medical device."
 INVALID = "an attribute of the DICOM file is not valid, so no report can copy it"
 
 _UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
