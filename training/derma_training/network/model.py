@@ -30,11 +30,6 @@ from derma_training.network import text_package
 # Full matches of module names. The patch embedding (trunk.patch_embed.proj) and the
 # projection head (head.proj) share their last name with attn.proj and stay out.
 VISION_TARGETS = r"visual\.trunk\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"
-TEXT_TARGETS = (
-    r"text\.transformer\.encoder\.layer\.\d+\."
-    r"(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense|output\.dense)"
-)
-
 TEXT_TRANSFORMER = "text.transformer."
 
 Tokenizer: TypeAlias = Callable[[Sequence[str]], Tensor]
@@ -135,21 +130,19 @@ def pixel_statistics(folder: str | Path) -> tuple[list[float], list[float]]:
     return config["mean"], config["std"]
 
 
-def add_lora(model: Clip, *, r: int = 32, alpha: int = 64, text: bool = False) -> PeftModel:
-    """Freeze ``model`` and add LoRA to its transformer blocks, in place.
+def add_lora(model: Clip, *, r: int = 32, alpha: int = 64) -> PeftModel:
+    """Freeze ``model`` and add LoRA to the transformer blocks of its image tower, in place.
 
     Args:
         r: rank of the update.
         alpha: the update is scaled by ``alpha / r``.
-        text: adapt the text tower's attention and MLP as well.
 
     Returns:
         The PEFT wrapper; ``model`` itself keeps working and now holds the adapters.
 
     Source: Hu et al., LoRA, arXiv 2106.09685.
     """
-    targets = f"(?:{VISION_TARGETS}|{TEXT_TARGETS})" if text else VISION_TARGETS
-    return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=targets))
+    return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=VISION_TARGETS))
 
 
 def merge_adapter(model: Clip, adapter: Path) -> Clip:

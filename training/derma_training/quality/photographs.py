@@ -7,17 +7,14 @@ pixels = decoded(known)                         # uint8 (N, 224, 224, 3)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from derma_semantics.domain.contract import IMAGE_SUFFIXES
-from derma_semantics.domain.errors import InvalidImage
-from derma_semantics.imaging.preprocess import preprocess
+from derma_training.data import Example, load_pixels
+from derma_training.data.files import images_in
 
 
 def halves(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -26,7 +23,7 @@ def halves(folder: Path) -> tuple[list[Path], list[Path]]:
     Raises:
         ValueError: the folder holds no two images.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = images_in(folder)
     if len(paths) < 2:
         raise ValueError(f"{folder} holds no two images ({', '.join(IMAGE_SUFFIXES)})")
     return paths[::2], paths[1::2]
@@ -38,11 +35,6 @@ def decoded(paths: Sequence[Path]) -> Tensor:
     Raises:
         ValueError: one cannot be decoded; names it.
     """
-    return torch.from_numpy(np.stack([_decoded(path) for path in tqdm(paths, desc="decoding", leave=False)]))
-
-
-def _decoded(path: Path) -> NDArray[np.uint8]:
-    try:
-        return preprocess(path.read_bytes())
-    except InvalidImage as exc:
-        raise ValueError(f"{path}: {exc}") from exc
+    return load_pixels(
+        [Example(p.name, p.name, 0, str(p.parent), partial(Path.read_bytes, p)) for p in paths]
+    )
