@@ -25,7 +25,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: .venv/ready .triton/ready ## Make both environments: the project's and the Triton server's
@@ -127,8 +127,8 @@ training/runs/folds/fold-%/bundle.json: | setup
 	$(BIN)/derma-train fit training/configs/derma-mini.toml --data "$(ISIC2018_DIR)" \
 		--set split.test=0.2 --set split.fold=$* --out $(@D)
 
-.PHONY: audit
-audit: setup ## Count, compare and check the images of ISIC2018_DIR
+.PHONY: data-report
+data-report: setup ## Count, compare and check the images of ISIC2018_DIR
 	@test -n "$(ISIC2018_DIR)" || { echo "ISIC2018_DIR is not set: it names the data set's folder"; exit 2; }
 	$(BIN)/derma-train data "$(ISIC2018_DIR)"
 

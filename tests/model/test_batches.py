@@ -9,9 +9,10 @@ from torchvision.transforms.v2 import functional
 from derma_semantics.domain.conditions import CODES
 from derma_training.learning.augmentation import Changes, draw
 from derma_training.learning.batches import Batches, TrainingSet, sampling
-from derma_training.learning.config import Augmentation, Balance, Phase
+from derma_training.learning.config import Augmentation, FullPhase
 
 COUNTS = (40, 300, 20, 15, 50, 5, 6)
+PLAIN = Augmentation(crop=1, flips=False, color_jitter=0)
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +24,14 @@ def data():
 
 
 def phase(**changes):
-    plain = Augmentation(crop=1, flips=False, jitter=0)
-    settings = {"augmentation": plain, "rare_augmentation": plain, **changes}
-    return Phase(name="p", epochs=1, learning_rate=1e-4, batch_size=32, **settings)
+    settings = {"augmentation": PLAIN, **changes}
+    return FullPhase(name="p", method="full", epochs=1, learning_rate=1e-4, batch_size=32, **settings)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
 def test_conditions_are_drawn_as_often_as_the_power_says(data, power):
     """Counts of 64,000 draws against n**power, and the prior that logit adjustment uses."""
-    weights, prior = sampling(data.labels, Balance(sampling=power))
+    weights, prior = sampling(data.labels, power)
     expected = torch.tensor(COUNTS, dtype=torch.double) ** power
     expected /= expected.sum()
     assert prior.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
@@ -42,7 +42,7 @@ def test_conditions_are_drawn_as_often_as_the_power_says(data, power):
 
 def test_a_condition_without_images_is_never_drawn(data):
     kept = data.labels != CODES.index("DF")
-    weights, prior = sampling(data.labels[kept], Balance(sampling=0))
+    weights, prior = sampling(data.labels[kept], 0)
     assert prior[CODES.index("DF")] == pytest.approx(1e-6)
     assert prior[0] == pytest.approx(1 / 6)
     assert weights.min() > 0
@@ -50,7 +50,7 @@ def test_a_condition_without_images_is_never_drawn(data):
 
 def test_batches_depend_on_seed_and_step_alone(data):
     """From the middle, or by another process: the same images, changed alike."""
-    settings = phase(augmentation=Augmentation(), balance=Balance(sampling=0.5))
+    settings = phase(augmentation=Augmentation())
     stream = Batches(data, settings, seed=4)
     batches = list(islice(stream.from_step(0), 4))
     later = next(iter(Batches(data, settings, seed=4).from_step(3)))
@@ -62,11 +62,11 @@ def test_batches_depend_on_seed_and_step_alone(data):
 
 
 def test_processes_and_pieces_cut_one_batch(data):
-    settings = {"augmentation": Augmentation(crop=0.5, rotation=180, jitter=0.2, gain=0.1)}
+    settings = {"augmentation": Augmentation(crop=0.5, rotation=180, color_jitter=0.2, channel_gain=0.1)}
     whole = next(iter(Batches(data, phase(**settings), seed=0).from_step(7)))
     pieces = {}
     for rank in (0, 1):
-        stream = Batches(data, phase(accumulate=2, **settings), seed=0, rank=rank, world=2)
+        stream = Batches(data, phase(gradient_accumulation=2, **settings), seed=0, rank=rank, world=2)
         for turn, piece in enumerate(islice(stream.from_step(7), 2)):
             pieces[turn, rank] = piece
     order = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -75,35 +75,16 @@ def test_processes_and_pieces_cut_one_batch(data):
 
 
 def test_impossible_batches_are_refused(data):
-    with pytest.raises(ValueError, match="batch_size 32 is not divisible by 3 processes x accumulate 1"):
+    with pytest.raises(ValueError, match="32 is not divisible by 3 processes x gradient_accumulation 1"):
         Batches(data, phase(), seed=0, world=3)
-    few = TrainingSet(data.pixels[:31], data.labels[:31])
+    few = TrainingSet(data.inputs[:31], data.labels[:31])
     with pytest.raises(ValueError, match="31 training images do not fill one batch of 32"):
         Batches(few, phase(), seed=0)
 
 
-def test_only_rare_conditions_are_changed_heavily(data):
-    """The heavy setting here turns images grey-scale strength up; the common one changes nothing."""
-    heavy = Augmentation(crop=1, flips=False, jitter=0.9)
-    stream = Batches(data, phase(rare_augmentation=heavy, balance=Balance(sampling=0, rare=30)), seed=0)
-    changed = {True: 0, False: 0}
-    for pixels, labels in islice(stream.from_step(0), 4):
-        for image, label in zip(pixels, labels, strict=True):
-            value = int(image[60, 60, 0])
-            untouched = (image[:112] == value).all() and (image[112:] == 0).all()
-            original = bool(untouched) and any(
-                value == row % 251 for row in (data.labels == label).nonzero().flatten().tolist()
-            )
-            rare = COUNTS[label] < 30
-            changed[rare] += not original
-    assert changed[False] == 0
-    assert changed[True] > 20
-
-
 def changed(pixels, seed=0, **settings):
-    plain = Augmentation(**{"crop": 1, "flips": False, "jitter": 0, **settings})
-    rare = torch.zeros(len(pixels), dtype=torch.bool)
-    return draw(plain, plain, rare, torch.Generator().manual_seed(seed)).apply(pixels)
+    plain = PLAIN.model_copy(update=settings)
+    return draw(plain, len(pixels), torch.Generator().manual_seed(seed)).apply(pixels)
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +125,11 @@ def test_a_crop_keeps_at_least_its_share(picture):
 
 def test_jitter_and_gain_stay_in_their_bounds():
     grey = torch.full((64, 8, 8, 3), 100, dtype=torch.uint8)
-    light = changed(grey, gain=0.2)[:, 0, 0].float()
+    light = changed(grey, channel_gain=0.2)[:, 0, 0].float()
     assert light.min() >= 80
     assert light.max() <= 120
     assert (light.max(dim=1).values - light.min(dim=1).values).median() > 5  # channels change apart
-    bright = changed(grey, jitter=0.3)[:, 0, 0].float()
+    bright = changed(grey, color_jitter=0.3)[:, 0, 0].float()
     assert 69 <= bright.min() < 85
     assert 115 < bright.max() <= 131
     assert torch.equal(bright[:, 0], bright[:, 2])  # grey stays grey
@@ -168,8 +149,8 @@ def test_contrast_and_saturation_are_torchvision_s(picture, what):
 
 def test_a_rotation_turns_by_its_angle(picture):
     """Inside the circle that stays in view, every result is torchvision's own turn by that angle."""
-    plain = Augmentation(crop=1, flips=False, jitter=0, rotation=90)
-    changes = draw(plain, plain, torch.zeros(12, dtype=torch.bool), torch.Generator().manual_seed(0))
+    turned = PLAIN.model_copy(update={"rotation": 90.0})
+    changes = draw(turned, 12, torch.Generator().manual_seed(0))
     angles = torch.rad2deg(torch.atan2(changes.place[:, 1, 0], changes.place[:, 0, 0]))
     assert angles.abs().max() > 45
     centre = torch.arange(224) - 111.5

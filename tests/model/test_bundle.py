@@ -133,6 +133,17 @@ def test_impossible_calibrations_are_refused(values):
         Calibration(*values[:1], review=values[1], urgent=values[2])
 
 
+def test_a_bias_is_read_only_where_it_changes_nothing(copy):
+    """The committed bundle was sealed when one could be fitted, and names seven zeros."""
+    path = copy / "calibration.json"
+    content = json.loads(path.read_text())
+    assert set(content["bias"].values()) == {0.0}
+    for changed in ({"bias": {**content["bias"], "MEL": 0.1}}, {"offset": 1}):
+        path.write_text(json.dumps({**content, **changed}))
+        with pytest.raises(BundleError, match=r"calibration\.json: unknown entry (bias|offset)"):
+            seal(copy, name="other").calibration  # noqa: B018
+
+
 def test_set_thresholds_follow_the_conditions():
     calibration = Calibration(prediction_set={"BCC": 0.2, "MEL": 0.1})
     assert calibration.set_thresholds == [0.1, 0, 0.2, 0, 0, 0, 0]  # not named: always in the set

@@ -32,8 +32,8 @@ from derma_training.calibration.risk_control import (
     rounded_up,
 )
 from derma_training.calibration.scaling import Scaling, fit_scaling, prevalence_of
-from derma_training.calibration.targets import MARGIN
-from derma_training.calibration.thresholds import Targets, calibrate
+from derma_training.calibration.targets import MARGIN, Targets
+from derma_training.calibration.thresholds import calibrate
 
 DRAWS = 200
 NINE_TENTHS = {"sensitivity": 0.95, "confidence": 0.9}
@@ -344,7 +344,7 @@ def test_scaling_is_recovered():
     sharpened = softmax(3 * np.log(true), axis=1)
     found = fit_scaling(sharpened, labels, name="these")
     assert found.temperature == pytest.approx(3, abs=0.3)
-    assert (found.bias, found.fitted_on) == ((0.0,) * 7, "these")
+    assert found.fitted_on == "these"
     assert np.abs(found.apply(sharpened) - true).mean() < 0.02
 
 

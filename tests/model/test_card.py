@@ -84,6 +84,4 @@ def test_card_tells_what_was_measured_and_how(isic, bundle, pytestconfig):
     assert "**Calibration.** Temperature 1.000 from nothing; thresholds from\n28 images, drawn." in card
     assert "unseen paraphrases, averaged           0.600" in card
     assert "(full, 10 epochs, the mean of 3 networks)" in card
-    taught = load(pytestconfig.rootpath / "training" / "configs" / "balanced.toml", ["phases.0.teachers=2"])
-    card = model_card(taught, counts, report, calibration)
-    assert "(full, 20 epochs, taught by 2 networks like it), then LoRA adapters (lora, 1 epoch)" in card
+    assert "then LoRA adapters (lora, 2 epochs), then the projection of texts (words, 100 epochs)" in card

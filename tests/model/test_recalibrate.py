@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import threading
-from dataclasses import replace
 
 import click.testing
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.numbers import significant
-from derma_training.bundle import Bundle, folders, seal, write_calibration
+from derma_training.bundle import Bundle, folders, seal
 from derma_training.bundle.folders import replace_folder
 from derma_training.calibration import recalibrate
 from derma_training.cli import main
@@ -100,16 +99,6 @@ SAID = "MEL = 40, NV=900,BCC=30,AKIEC=10,BKL=10,DF=5,VASC=5"
 SHARES = [0.04, 0.9, 0.03, 0.01, 0.01, 0.005, 0.005]
 
 
-def older(bundle, **parts):
-    """As older code made it, without a prevalence, and with more parts in its split."""
-    told = json.loads((bundle.path / "calibration.json").read_text())
-    del told["prevalence"]
-    (bundle.path / "calibration.json").write_text(json.dumps(told))
-    split = json.loads((bundle.path / "split.json").read_text())
-    (bundle.path / "split.json").write_text(json.dumps({**split, **parts}))
-    return seal(bundle.path, name="older")
-
-
 def test_the_bundle_keeps_its_prevalence(bundle, photos):
     """From one calibration to the next, until somebody gives another, which is then kept as well."""
     assert run(bundle.path, "--data", photos, *AIMS).exit_code == 0
@@ -127,57 +116,6 @@ def test_the_bundle_keeps_its_prevalence(bundle, photos):
     assert calibration.frequencies == pytest.approx(SHARES)
     assert calibration.report["prevalence_from"] == "given by hand"
     assert "not taken from the calibration images" in (bundle.path / "MODEL_CARD.md").read_text()
-
-
-def test_an_older_bundle_counts_what_trained_it(bundle, photos):
-    """Of the images that it names, not of others that it does not know."""
-    older(bundle, train=["MEL_5", *(f"{code}_{number}" for code in CODES[1:] for number in (5, 6))])
-    result = run(bundle.path, "--data", photos, *AIMS)
-    assert result.exit_code == 0, result.output
-    assert "MEL 10%, NV 15%" in result.output
-    assert "(the bundle's training lesions)" in result.output
-    known = Bundle.open(bundle.path).calibration
-    assert known.frequencies == pytest.approx([2 / 20, *[3 / 20] * 6])
-    assert known.report["prevalence_from"] == "the bundle's training lesions"
-    assert "MEL 10%, NV 15%" in (bundle.path / "MODEL_CARD.md").read_text()
-    for path in photos.glob("*/*.png"):
-        path.rename(path.with_name(f"clinic-{path.name}"))
-    assert run(bundle.path, "--data", photos, *AIMS, "--all").exit_code == 0
-    after = Bundle.open(bundle.path).calibration
-    assert after.prevalence == known.prevalence
-    assert after.report["prevalence_from"] == "the bundle's training lesions"
-
-
-def test_a_bundle_that_names_no_training_images_counts_what_it_does_not_hold_out(bundle, photos):
-    older(bundle, validation=["MEL_6"])
-    assert run(bundle.path, "--data", photos, *AIMS).exit_code == 0
-    known = Bundle.open(bundle.path).calibration
-    assert known.frequencies == pytest.approx([2 / 20, *[3 / 20] * 6])
-    assert known.report["prevalence_from"] == "lesions that the bundle does not hold out"
-
-
-@pytest.mark.parametrize("recorded", [True, False])
-def test_without_any_prevalence_all_stay_equally_frequent_until_some_can_be_counted(bundle, photos, recorded):
-    older(bundle)
-    names = {path: path.with_name(f"clinic-{path.name}") for path in photos.glob("*/*.png")}
-    for path, other in names.items():
-        path.rename(other)
-    result = run(bundle.path, "--data", photos, *AIMS, "--all")
-    assert (
-        "Probabilities and RISK are those of a clinic that sees all conditions equally often" in result.output
-    )
-    equal = Bundle.open(bundle.path).calibration
-    assert equal.frequencies == pytest.approx([1 / 7] * 7)
-    assert equal.report["prevalence_from"] == "nothing was counted"
-    if not recorded:  # as older code left it
-        report = {key: value for key, value in equal.report.items() if key != "prevalence_from"}
-        write_calibration(bundle.path, replace(equal, report=report))
-        seal(bundle.path, name="older")
-    for path, other in names.items():
-        other.rename(path)
-    (photos / "MEL" / "MEL_6.png").unlink()
-    assert run(bundle.path, "--data", photos, *AIMS).exit_code == 0
-    assert Bundle.open(bundle.path).calibration.frequencies == pytest.approx([2 / 20, *[3 / 20] * 6])
 
 
 REST = "NV=1,BCC=1,AKIEC=1,BKL=1,DF=1,VASC=1"

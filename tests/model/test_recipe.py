@@ -27,11 +27,10 @@ precision = "no"
 
 [[phases]]
 name = "full"
+method = "full"
 epochs = 1
 batch_size = 16
 learning_rate = 1e-4
-patience = 1
-balance = { max_nevi = 4 }
 
 [[phases]]
 name = "lora"
@@ -39,7 +38,8 @@ method = "lora"
 epochs = 1
 batch_size = 16
 learning_rate = 1e-4
-lora = { r = 4, alpha = 8, text = true }
+r = 4
+lora_alpha = 8
 """
 
 
@@ -93,8 +93,7 @@ def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     weights = load_file(str(out / "open_clip_model.safetensors"))
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     assert not any(name.startswith("text.transformer.") for name in weights)
-    adapters = load_file(str(out / "adapter" / "adapter_model.safetensors"))
-    assert any("text.transformer" in name for name in adapters)
+    assert load_file(str(out / "adapter" / "adapter_model.safetensors"))
     assert str(tmp_path) not in (out / "adapter" / "adapter_config.json").read_text()
     parts = split(read(photos), load(configuration), start)
     held_out = json.loads((out / "split.json").read_text())
@@ -105,7 +104,6 @@ def test_from_photographs_to_a_bundle(photos, start, configuration, tmp_path):
     counts = {"train": 42, "validation": 7, "calibration": 7, "test": 14, "other": 0}
     assert metrics["split"]["images"] == counts
     assert set(metrics["text"]) == {"wording", "head"}
-    assert sorted(bundle.calibration.bias) == sorted(CODES)
     assert bundle.calibration.report["prevalence_from"] == "the bundle's training lesions"
     result = run("evaluate", out, "--data", photos, "--json")
     assert result.exit_code == 0, result.output
@@ -129,7 +127,7 @@ def test_a_fifth_of_other_collections_is_measured_apart(
         (folder / f"other{number}.jpg").write_bytes(jpeg(100 + number))
     out = tmp_path / "own"
     given = ["fit", configuration, "--data", photos, "--start", start, "--out", out]
-    result = run(*given, "--data", others, "--set", "split.target=ISIC 2018", "--set", "phases.0.patience=0")
+    result = run(*given, "--data", others, "--set", "split.target=ISIC 2018")
     assert result.exit_code == 0, result.output
     metrics = json.loads((out / "metrics.json").read_text())
     counts = {"train": 50, "validation": 7, "calibration": 7, "test": 14, "other": 2}
@@ -167,18 +165,18 @@ def test_a_fifth_of_other_collections_is_measured_apart(
 
 
 def test_other_settings_do_not_continue_a_run(photos, start, configuration, tmp_path):
-    place, config = Place(start, tmp_path / "own"), load(configuration, ["phases.0.patience=0"])
+    place, config = Place(start, tmp_path / "own"), load(configuration)
     parts = split(read(photos), config, start)
     only_full = config.model_copy(update={"phases": config.phases[:1]})
     train_weights(only_full, parts, place, say=lambda line: None)
-    changed = load(configuration, ["seed=1", "phases.0.patience=0"])
+    changed = load(configuration, ["seed=1"])
     with pytest.raises(ValueError, match=r"belongs to another run: its settings, data or starting weights"):
         make_bundle(changed, read(photos), place, say=lambda line: None)
 
 
 def test_a_run_without_soup_does_not_continue_one_with(photos, start, configuration, tmp_path):
-    place, config = Place(start, tmp_path / "own"), load(configuration, ["phases.0.patience=0"])
-    soup = config.phases[0].model_copy(update={"soup": 2})
+    place, config = Place(start, tmp_path / "own"), load(configuration)
+    soup = config.phases[0].model_copy(update={"soup_size": 2})
     parts, silent = split(read(photos), config, start), {"say": lambda line: None}
     train_weights(config.model_copy(update={"phases": (soup,)}), parts, place, **silent)
     with pytest.raises(ValueError, match=rf"{soup.name}-\d\.pt belongs to another run"):

@@ -13,7 +13,7 @@ from derma_export import repository
 from derma_export.cli import main as export
 from derma_semantics.domain.contract import NETWORK
 from derma_training.bundle import Bundle, seal, sha256
-from derma_training.bundle.signing import SignatureError, is_encrypted, make_key, require_signature, sign
+from derma_training.bundle.signing import SignatureError, make_key, require_signature, sign
 from derma_training.cli import main as train
 
 SIGNATURE = "bundle.json.minisig"
@@ -38,13 +38,17 @@ def key(tmp_path):
     return tmp_path / "derma.key"
 
 
+def never():
+    raise AssertionError("the key has no password")
+
+
 def public(key):
     return str(key.with_name(f"{key.name}.pub"))
 
 
 def test_a_signed_bundle_is_accepted(bundle, key):
     digest = bundle.digest
-    sign(bundle, key)
+    sign(bundle, key, never)
     again = Bundle.open(bundle.path)  # the signature is no part of what it signs
     assert again.digest == digest
     assert "timestamp:" in require_signature(again, public(key))
@@ -66,7 +70,7 @@ def test_minisign_s_own_signatures(tmp_path):
 @pytest.mark.skipif(not shutil.which("minisign"), reason="needs the command minisign")
 def test_minisign_reads_ours_and_we_read_its(bundle, key):
     manifest = str(bundle.path / "bundle.json")
-    sign(bundle, key)
+    sign(bundle, key, never)
     subprocess.run(["minisign", "-V", "-p", public(key), "-m", manifest], check=True, timeout=30)
     (bundle.path / SIGNATURE).unlink()
     command = ["minisign", "-S", "-W", "-s", str(key), "-m", manifest, "-t", "by hand"]
@@ -80,7 +84,7 @@ def test_an_unsigned_bundle_is_refused(bundle, key):
 
 
 def test_another_s_signature_is_refused(bundle, key, tmp_path):
-    sign(bundle, key)
+    sign(bundle, key, never)
     make_key(tmp_path / "other.key", None)
     with pytest.raises(SignatureError, match="incompatible key identifiers"):
         require_signature(bundle, public(tmp_path / "other.key"))
@@ -88,7 +92,7 @@ def test_another_s_signature_is_refused(bundle, key, tmp_path):
 
 def test_another_content_is_refused(bundle, key):
     """Also one that is whole by its own digests: that is what a signature is for."""
-    sign(bundle, key)
+    sign(bundle, key, never)
     signature = (bundle.path / SIGNATURE).read_bytes()
     prompts = bundle.path / "prompts.json"
     prompts.write_text(prompts.read_text().replace("melanoma", "nevus"))
@@ -104,7 +108,7 @@ def test_another_content_is_refused(bundle, key):
 
 
 def test_damaged_signatures_and_keys_are_named(bundle, key):
-    sign(bundle, key)
+    sign(bundle, key, never)
     path = bundle.path / SIGNATURE
     good = path.read_bytes()
     for damaged in (b"", good[: len(good) // 2], b"\xff" * 200, good.replace(b"\n", b" ")):
@@ -116,7 +120,7 @@ def test_damaged_signatures_and_keys_are_named(bundle, key):
         with pytest.raises(SignatureError, match="neither a file with a public key nor such a key"):
             require_signature(bundle, wrong)
     with pytest.raises(SignatureError, match="cannot sign"):
-        sign(bundle, key.with_name("derma.key.pub"))
+        sign(bundle, key.with_name("derma.key.pub"), never)
 
 
 def test_keys_are_private_and_never_overwritten(key):
@@ -135,11 +139,10 @@ def test_commands_with_a_password(bundle, tmp_path, monkeypatch):
     key = tmp_path / "signer.key"
     done = run(train, "keygen", key, input="secret\nsecret\n")
     assert done.exit_code == 0, done.output
-    assert is_encrypted(key)
     wrong = run(train, "sign", bundle.path, "--key", key, input="guess\n")
     assert wrong.exit_code == 1 and "wrong password" in wrong.output
     assert not (bundle.path / SIGNATURE).exists()
-    monkeypatch.setenv("DERMA_KEY_PASSWORD", "secret")
+    monkeypatch.setenv("DERMA_SIGNING_PASSWORD", "secret")
     done = run(train, "sign", bundle.path, "--key", key)
     assert done.exit_code == 0 and bundle.digest[:12] in done.output
     assert require_signature(bundle, f"{key}.pub")
@@ -165,14 +168,14 @@ def test_export_takes_what_is_signed(bundle, key, tmp_path):
     repository.install(models, graph, {**made, **told})
     command = (bundle.path, "--repository", models, "--if-needed", "--require-signature", public(key))
     assert run(export, *command).exit_code == 1
-    sign(bundle, key)
+    sign(bundle, key, never)
     done = run(export, *command)
     assert done.exit_code == 0, done.output
     assert "signed derma-mini: timestamp:" in done.output and "already" in done.output
 
 
 def test_without_the_library_a_required_signature_is_an_error(bundle, key, monkeypatch):
-    sign(bundle, key)
+    sign(bundle, key, never)
     monkeypatch.setitem(sys.modules, "minisign", None)
     with pytest.raises(SignatureError, match=r"pip install 'derma-semantics\[sign\]'"):
         require_signature(bundle, public(key))

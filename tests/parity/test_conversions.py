@@ -65,7 +65,7 @@ def test_onnx_does_not_depend_on_the_batch(onnx, pixels):
 
 
 def test_onnx_on_real_photographs(classifier, onnx, isic2018):
-    examples = data.read_isic2018(isic2018)[::150]
+    examples = data.read(isic2018)[::150]
     pixels = data.load_pixels(examples)
     with torch.inference_mode():
         report = gate.compare(classifier(pixels), onnx(pixels), gate.LIMITS["fp32"])

@@ -10,6 +10,7 @@ base = "mini"
 
 [[phases]]
 name = "full"
+method = "full"
 epochs = 3
 learning_rate = 1e-4
 """
@@ -31,25 +32,30 @@ def test_shipped_configurations_load(pytestconfig):
 
 
 def test_what_is_stored_is_the_same_run(small):
-    config = load(small, ["seed=7", "phases.0.balance.max_nevi=1500", "split.fold=2"])
-    assert (config.seed, config.split.fold, config.phases[0].balance.max_nevi) == (7, 2, 1500)
+    config = load(small, ["seed=7", "phases.0.augmentation.crop=0.3", "split.fold=2"])
+    assert (config.seed, config.split.fold, config.phases[0].augmentation.crop) == (7, 2, 0.3)
     stored = small.with_name("stored.toml")
     stored.write_text(dump(config))
     assert load(stored) == config
-    assert "patch_dropout = 0.0" in dump(config)  # defaults are written out
+    assert "mixup_alpha = 0.0" in dump(config)  # defaults are written out
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ("phases.0.epochs=0", r"phases.0.epochs: .*greater than or equal to 1"),
-        ("phases.0.epoch=3", r"phases.0.epoch: Extra inputs"),
-        ("phases.0.loss=hinge", r"phases.0.loss: .*'definitions', 'unicl' or 'clip'"),
+        ("phases.0.epoch=3", r"phases.0.epoch: unknown setting; did you mean epochs\?$"),
+        ("phases.0.fresh=5", r"phases.0.fresh: unknown setting; known are .*head_lr_mult"),
+        ("phases.0.text_noise=1.0", r"phases.0.text_noise: unknown setting"),
+        ("phases.0.augmentation.jitter=0", r"augmentation.jitter: .*did you mean color_jitter\?$"),
+        ("splits.fold=1", r"splits: unknown setting; did you mean split\?$"),
+        ("phases.0.method=probe", r"phases.0: .*'probe'.*'full', 'lora', 'words'"),
         ("phases.0.learning_rate=fast", r"phases.0.learning_rate: .*number"),
         ("split.test=1.5", r"split.test: .*less than 1"),
         ("base=resnet", r"base: .*'mini' or 'biomedclip'"),
         ("phases.3.epochs=1", r"phases.3.epochs names no setting"),
         ("name.first=x", r"name.first names no setting"),
+        ("phases=[]", r"phases is empty"),
         ("seed", r"'seed' is not key=value"),
     ],
 )
@@ -59,28 +65,18 @@ def test_mistakes_are_named(small, change, message):
 
 
 def test_phases_must_make_sense(small):
-    small.write_text(SMALL + '\n[[phases]]\nname = "full"\nepochs = 1\nlearning_rate = 1e-4\n')
+    more = '\n[[phases]]\nname = "full"\nmethod = "full"\nepochs = 1\nlearning_rate = 1e-4\n'
+    small.write_text(SMALL + more)
     with pytest.raises(ValueError, match="two phases, or networks of one, have the same name"):
         load(small)
+    with pytest.raises(ValueError, match="networks of one, have the same name"):
+        load(small, ["phases.0.soup_size=2", "phases.1.name=full-2"])
     with pytest.raises(ValueError, match="only words may follow a lora phase"):
         load(small, ["phases.0.method=lora", "phases.1.name=more"])
     load(small, ["phases.0.method=lora", "phases.1.name=more", "phases.1.method=words"])
-    with pytest.raises(ValueError, match="teachers are for method full and loss definitions"):
-        load(small, ["phases.1.name=more", "phases.1.method=lora", "phases.1.teachers=2"])
-    with pytest.raises(ValueError, match="teachers are for method full and loss definitions"):
-        load(small, ["phases.1.name=more", "phases.1.loss=unicl", "phases.1.teachers=2"])
-    with pytest.raises(ValueError, match="networks of one, have the same name"):
-        load(small, ["phases.0.teachers=2", "phases.1.name=full-teacher-2"])
-    with pytest.raises(ValueError, match="soup is for method full"):
-        load(small, ["phases.1.name=more", "phases.1.method=lora", "phases.1.soup=2"])
-    with pytest.raises(ValueError, match="networks of one, have the same name"):
-        load(small, ["phases.0.soup=2", "phases.1.name=full-2"])
-    with pytest.raises(ValueError, match="teachers or a soup, not both"):
-        load(small, ["phases.1.name=more", "phases.1.soup=2", "phases.1.teachers=1"])
-    with pytest.raises(ValueError, match="mixup is for loss definitions"):
-        load(small, ["phases.1.name=more", "phases.1.loss=unicl", "phases.1.mixup=0.2"])
-    with pytest.raises(ValueError, match="text_noise is for method words"):
-        load(small, ["phases.1.name=more", "phases.1.text_noise=1.0"])
+    small.write_text(SMALL.replace('method = "full"', ""))
+    with pytest.raises(ValueError, match=r"phases\.0: method is missing: expected one of full, lora, words"):
+        load(small)
     small.write_text("name = ")
     with pytest.raises(ValueError, match=r"small\.toml is not TOML"):
         load(small)

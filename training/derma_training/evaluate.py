@@ -14,9 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from derma_semantics.evaluation.metrics import Floats, Ints
 from derma_semantics.evaluation.report import Answers, report_on, summary, write_report
 from derma_semantics.evaluation.truth import Case
@@ -27,7 +24,6 @@ from derma_training.network.classifier import Classifier
 
 __all__ = ["answers", "evaluate", "summary"]
 
-BATCH = 64
 SEEN = "Training saw some of these images: the figures flatter."
 
 
@@ -54,16 +50,14 @@ def answers(bundle: Bundle, examples: Sequence[Example]) -> tuple[Floats, Ints]:
     return given.probabilities, given.triage
 
 
-@torch.inference_mode()
 def _answers(bundle: Bundle, examples: Sequence[Example]) -> Answers:
-    classifier, calibration = Classifier.from_bundle(bundle), bundle.calibration
-    pixels = load_pixels(examples)
-    parts = [classifier(batch) for batch in tqdm(pixels.split(BATCH), desc="classifying", leave=False)]
+    calibration = bundle.calibration
+    given = Classifier.from_bundle(bundle).in_batches(load_pixels(examples))
     return Answers(
-        probabilities=torch.cat([part.probabilities for part in parts]).double().numpy(),
-        risk=torch.cat([part.risk for part in parts]).squeeze(1).double().numpy(),
-        triage=torch.cat([part.triage for part in parts]).squeeze(1).long().numpy(),
-        prediction_sets=torch.cat([part.prediction_set for part in parts]).numpy(),
+        probabilities=given.probabilities.double().numpy(),
+        risk=given.risk.squeeze(1).double().numpy(),
+        triage=given.triage.squeeze(1).long().numpy(),
+        prediction_sets=given.prediction_set.numpy(),
         thresholds={"review": calibration.review, "urgent": calibration.urgent},
     )
 

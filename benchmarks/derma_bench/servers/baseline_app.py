@@ -51,7 +51,7 @@ def create_app(folder: Path) -> FastAPI:
             raise HTTPException(400, f"not an image: {exc}") from exc
         with torch.inference_mode():
             embedding = torch.nn.functional.normalize(classifier.visual(pixels[None]), dim=-1)
-            logits = classifier.scale * embedding @ classifier.text.T + classifier.bias
+            logits = classifier.scale * embedding @ classifier.text.T
             return dict(zip(CODES, logits.softmax(dim=-1)[0].tolist()))
 
     return app

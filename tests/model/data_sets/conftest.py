@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import io
 
 import datasets
 import pyarrow
@@ -9,9 +10,25 @@ import pyarrow.parquet
 import pytest
 
 from derma_semantics.domain.conditions import CODES
-from derma_training.data import isic
+from derma_training.data import Example, isic
 
 MEL, NV, BCC, AKIEC, BKL = range(5)
+
+
+def example(name, condition=NV, lesion=None, content=b"", source="here", **facts):
+    return Example(name, lesion or name, condition, source, lambda: content, **facts)
+
+
+def encoded(image, kind="JPEG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def drawn(picture):
+    """Eight pictures, each a lesion."""
+    return [example(f"image {i}", lesion=f"lesion {i}", content=encoded(picture(i))) for i in range(8)]
 
 
 def write_csv(path, header, *rows):

@@ -27,7 +27,7 @@ from derma_semantics.domain.integrity import (
     sealed_files,
     sha256,
 )
-from derma_training.bundle.calibration import Calibration
+from derma_training.bundle.calibration import Calibration, read_calibration
 from derma_training.bundle.files import write_json
 from derma_training.bundle.limits import Quality, read_quality
 
@@ -75,7 +75,7 @@ class Bundle:
 
     @property
     def calibration(self) -> Calibration:
-        return Calibration(**json.loads((self.path / "calibration.json").read_text()))
+        return read_calibration(self.path)
 
     @property
     def quality(self) -> Quality | None:

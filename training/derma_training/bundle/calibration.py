@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.integrity import BundleError
 from derma_training.bundle.files import write_json
 
+FILE = "calibration.json"
 RAREST = 1e-6  # share of a condition; less is a mistake
 
 
@@ -21,20 +23,17 @@ class Calibration:
 
     Attributes:
         temperature: divides the logits before the softmax.
-        bias: added to the logits after that, by condition code; 0 for a code that is not named.
-        prevalence: by condition code, how frequent each is where RISK is meant for, as shares or counts.
-            Empty where all are, as in bundles of older code.
+        prevalence: by condition code, how frequent each is where RISK is meant for, as shares or counts;
+            empty where all are equally frequent.
         review, urgent: thresholds on RISK, in [0, 1], at or above which TRIAGE is 1, 2.
         margin: by which the odds of RISK may fall in coarse arithmetic before one that ``review`` must find
-            is missed; 1, none, in bundles of older code.
+            is missed; 1 is none.
         prediction_set: by condition code, the lowest probability, in [0, 1], with which the
-            condition belongs to PREDICTION_SET. A code that is not named always belongs, so
-            that the answer of an older bundle, which names none, is safe.
+            condition belongs to PREDICTION_SET. A code that is not named always belongs.
         report: how they were chosen and what they achieved, for people.
     """
 
     temperature: float = 1.0
-    bias: dict[str, float] = field(default_factory=dict)
     prevalence: dict[str, float] = field(default_factory=dict)
     review: float = 0.5
     urgent: float = 0.5
@@ -51,8 +50,6 @@ class Calibration:
             )
         if not self.margin >= 1:
             raise BundleError(f"margin must be at least 1, got {self.margin}")
-        if strange := self.bias.keys() - set(CODES):
-            raise BundleError(f"bias names {', '.join(sorted(strange))}, which is no condition")
         if self.prevalence and self.prevalence.keys() != set(CODES):
             named = ", ".join(self.prevalence)
             raise BundleError(f"prevalence must name {', '.join(CODES)}, and names {named}")
@@ -63,11 +60,6 @@ class Calibration:
                 raise BundleError(
                     f"prediction_set must give conditions values in [0, 1], got {code}: {lowest}"
                 )
-
-    @property
-    def biases(self) -> list[float]:
-        """``bias`` in the order of ``CODES``."""
-        return [self.bias.get(code, 0.0) for code in CODES]
 
     @property
     def frequencies(self) -> list[float]:
@@ -82,7 +74,22 @@ class Calibration:
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
-    write_json(folder / "calibration.json", asdict(calibration))
+    write_json(folder / FILE, asdict(calibration))
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """Read what ``write_calibration`` wrote.
+
+    Raises:
+        BundleError: it holds something that no answer takes into account, or an impossible value.
+    """
+    content = json.loads((folder / FILE).read_text())
+    # derma-mini was sealed when a bias could be fitted: it names seven zeros, which change no answer.
+    bias = content.pop("bias", {})
+    strange = content.keys() - {entry.name for entry in fields(Calibration)}
+    if any(bias.values()) or strange:
+        raise BundleError(f"{folder / FILE}: unknown entry {', '.join(sorted(strange)) or 'bias'}")
+    return Calibration(**content)
 
 
 def _frequent(values: Iterable[object]) -> bool:

@@ -85,7 +85,7 @@ def write_quality(folder: Path, quality: Quality) -> None:
 
 
 def read_quality(folder: Path) -> Quality | None:
-    """The bundle's; None where it has none, as those of older code.
+    """The bundle's; None where it has none, as those with random weights.
 
     Raises:
         ValueError: it is incomplete.

@@ -1,7 +1,7 @@
 """Signatures of bundles, in minisign's format (https://jedisct1.github.io/minisign).
 
     make_key(Path("derma.key"), password="...")                   # derma.key and derma.key.pub
-    sign(Bundle.open(folder), Path("derma.key"), password="...")  # bundle.json.minisig
+    sign(Bundle.open(folder), Path("derma.key"), ask=lambda: "...")
     require_signature(Bundle.open(folder), "derma.key.pub")
 
 ``bundle.json`` is what is signed; it holds the sha256 of every other file. The command
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,33 +37,32 @@ def make_key(path: Path, password: str | None) -> Path:
     Raises:
         SignatureError: one of the files exists.
     """
-    pair = _minisign().KeyPair.generate()
-    public = path.with_name(f"{path.name}.pub")
+    pair, public = _minisign().KeyPair.generate(), path.with_name(f"{path.name}.pub")
     if password is not None:
         pair.secret_key.encrypt(password)
-    _write_new(path, bytes(pair.secret_key) + b"\n", mode=0o600)
-    _write_new(public, bytes(pair.public_key) + b"\n", mode=0o644)
+    for file, key, mode in ((path, pair.secret_key, 0o600), (public, pair.public_key, 0o644)):
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError as exc:
+            raise SignatureError(f"{file} exists: keys are never overwritten") from exc
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(bytes(key) + b"\n")
     return public
 
 
-def is_encrypted(key: Path) -> bool:
-    """Whether a secret key needs its password."""
-    try:
-        return bool(_minisign().SecretKey.from_file(key).is_encrypted())
-    except ValueError as exc:
-        raise SignatureError(f"{key} is no secret key: {exc}") from exc
-
-
-def sign(bundle: Bundle, key: Path, password: str | None = None) -> Path:
+def sign(bundle: Bundle, key: Path, ask: Callable[[], str]) -> Path:
     """Sign a bundle, in the place of an older signature.
+
+    Args:
+        ask: gives the password of an encrypted key.
 
     Raises:
         SignatureError: the key is none, or the password is wrong.
     """
     try:
         secret = _minisign().SecretKey.from_file(key)
-        if password is not None:
-            secret.decrypt(password)
+        if secret.is_encrypted():
+            secret.decrypt(ask())
         signature = secret.sign(_manifest(bundle))
     except ValueError as exc:
         raise SignatureError(f"{key} cannot sign {bundle.path}: {exc}") from exc
@@ -84,7 +84,13 @@ def require_signature(bundle: Bundle, public_key: str) -> str:
         SignatureError: there is no signature, it is another's or of another content, or the key is none.
     """
     minisign, path = _minisign(), bundle.path / SIGNATURE
-    key = _public_key(minisign, public_key)
+    read = minisign.PublicKey.from_file if Path(public_key).is_file() else minisign.PublicKey.from_base64
+    try:
+        key = read(public_key)
+    except ValueError as exc:
+        raise SignatureError(
+            f"{public_key} is neither a file with a public key nor such a key: {exc}"
+        ) from exc
     if not path.is_file():
         raise SignatureError(
             f"{bundle.path} is not signed: it has no {SIGNATURE}, and a signature is required"
@@ -103,24 +109,6 @@ def _manifest(bundle: Bundle) -> bytes:
     if hashlib.sha256(raw).hexdigest() != bundle.digest:
         raise SignatureError(f"{bundle.path / MANIFEST} was altered since it was opened")
     return raw
-
-
-def _public_key(minisign: Any, text: str) -> Any:
-    try:
-        if Path(text).is_file():
-            return minisign.PublicKey.from_file(text)
-        return minisign.PublicKey.from_base64(text)
-    except ValueError as exc:
-        raise SignatureError(f"{text} is neither a file with a public key nor such a key: {exc}") from exc
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except FileExistsError as exc:
-        raise SignatureError(f"{path} exists: keys are never overwritten") from exc
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
 
 
 def _minisign() -> Any:

@@ -40,14 +40,20 @@ def names_by_part(bundle: Bundle) -> dict[str, list[str]]:
 
 
 def split_names(bundle: Bundle) -> set[str]:
-    """Every image of the bundle's split; of its training images only where it names them."""
+    """Every image of the bundle's split."""
     return {name for names in names_by_part(bundle).values() for name in names}
 
 
-def trained_names(bundle: Bundle) -> set[str] | None:
-    """Every image that trained any of the bundle's weights; None where it does not say."""
+def trained_names(bundle: Bundle) -> set[str]:
+    """Every image that trained any of the bundle's weights.
+
+    Raises:
+        ValueError: the bundle does not name them.
+    """
     names = names_by_part(bundle).get(TRAIN)
-    return None if names is None else set(names)
+    if names is None:
+        raise ValueError(f"{bundle.path} does not name the images that trained it in {SPLIT}")
+    return set(names)
 
 
 def part_of(bundle: Bundle, examples: Sequence[Example], part: str) -> list[Example]:

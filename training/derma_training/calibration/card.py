@@ -12,7 +12,7 @@ from derma_semantics.domain.numbers import significant
 from derma_training.bundle import Calibration
 
 HEADING = "**Calibration.**"
-PARAGRAPH = """{heading} Temperature {temperature:.3f}{biases} from {scaling}; thresholds from
+PARAGRAPH = """{heading} Temperature {temperature:.3f} from {scaling}; thresholds from
 {images} images, {name}.
 RISK at or above {review} is "review", at or above {urgent} "urgent". {guarantees}
 {exchangeability} {prevalence}"""
@@ -28,7 +28,6 @@ def calibration_paragraph(calibration: Calibration) -> str:
         temperature=calibration.temperature,
         review=significant(calibration.review),
         urgent=significant(calibration.urgent),
-        biases=" and a bias for each condition" if any(calibration.biases) else "",
         scaling=facts["scaling_fitted_on"],
         name=facts["calibration_set"]["name"],
         images=facts["calibration_set"]["images"],

@@ -62,7 +62,7 @@ def report(
     """Targets, achieved values with their counts, guarantees and assumptions.
 
     Args:
-        probabilities: at the calibration's temperature and bias, shape (N, 7).
+        probabilities: at the calibration's temperature, shape (N, 7).
         risk: what follows from them at its prevalence, shape (N,).
         name: what the calibration set is.
         prevalence_from: see ``Scaling``.

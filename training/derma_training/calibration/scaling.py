@@ -30,7 +30,6 @@ BOUNDS = (-3.0, 3.0)
 
 # Where a prevalence is from, as reports say it.
 TRAINING = "the bundle's training lesions"
-NOT_HELD_OUT = "lesions that the bundle does not hold out"
 BY_HAND = "given by hand"
 EARLIER = "kept from an earlier calibration"
 NOWHERE = "nothing was counted"
@@ -38,22 +37,19 @@ NOWHERE = "nothing was counted"
 
 @dataclass(frozen=True)
 class Scaling:
-    """Logits are divided by ``temperature``, then ``bias`` is added, in the order of ``CODES``.
+    """Logits are divided by ``temperature``; ``fitted_on`` says on which images it was fitted.
 
-    No bias is fitted any more: those of rare conditions, from six images, cost melanomas their rank
-    (benchmarks/results/training.md). Bundles of older code keep theirs. ``fitted_on`` says on which images.
     ``prevalence``, in the order of ``CODES``, is for RISK alone; ``prevalence_from`` says where it is from.
     """
 
     temperature: float = 1.0
-    bias: tuple[float, ...] = (0.0,) * len(CODES)
     fitted_on: str = "nothing"
     prevalence: tuple[float, ...] = (1 / len(CODES),) * len(CODES)
     prevalence_from: str = NOWHERE
 
     def apply(self, probabilities: Floats) -> Floats:
         """Scale probabilities of shape (N, 7)."""
-        return np.asarray(softmax(_logits(probabilities) / self.temperature + np.array(self.bias), axis=1))
+        return np.asarray(softmax(_logits(probabilities) / self.temperature, axis=1))
 
     def risk(self, probabilities: Floats) -> Floats:
         """RISK, shape (N,), of probabilities that are scaled already."""

@@ -27,8 +27,6 @@ SAME_IMAGES = (
     "guarantees hold but for what its few numbers can adapt to them."
 )
 
-__all__ = ["Targets", "calibrate"]
-
 
 def calibrate(
     probabilities: Floats, labels: Ints, scaling: Scaling, *, name: str, targets: Targets = DEFAULTS
@@ -49,7 +47,6 @@ def calibrate(
     review = _review(risk, labels, targets)
     calibration = Calibration(
         scaling.temperature,
-        dict(zip(CODES, scaling.bias, strict=True)),
         dict(zip(CODES, scaling.prevalence, strict=True)),
         review=review,
         margin=MARGIN,

@@ -66,11 +66,6 @@ def read(source: str | Path, *, load: Loader | None = None) -> list[Example]:
     return reading.examples
 
 
-def read_isic2018(folder: str | Path) -> list[Example]:
-    """The table of a folder in the official ISIC 2018 Task 3 layout, with a lesion table."""
-    return isic.isic2018(Path(folder)).examples
-
-
 def scan(source: str | Path, *, load: Loader | None = None) -> Reading:
     """The same as ``read``, with the count of images that are left out instead of the warning."""
     folder = Path(source)

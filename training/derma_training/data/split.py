@@ -19,18 +19,6 @@ from itertools import combinations
 from derma_semantics.domain.conditions import CODES
 from derma_training.data.table import Example
 
-# The names that data sets give to their own parts.
-GIVEN = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "calibration": "calibration",
-    "test": "test",
-}
-
 
 @dataclass(frozen=True)
 class Shares:
@@ -96,23 +84,6 @@ def split_by_lesion(
     parts = Parts()
     for example in examples:
         getattr(parts, part_of[example.lesion]).append(example)
-    check_disjoint(parts)
-    return parts
-
-
-def given_parts(examples: Iterable[Example]) -> Parts:
-    """The parts in which a data set itself puts its images.
-
-    Raises:
-        ValueError: an image has no part or one of unknown name, or parts overlap.
-    """
-    parts = Parts()
-    for example in examples:
-        part = GIVEN.get((example.split or "").lower())
-        if part is None:
-            expected = ", ".join(GIVEN)
-            raise ValueError(f"image {example.name} is in the part {example.split!r}: expected {expected}")
-        getattr(parts, part).append(example)
     check_disjoint(parts)
     return parts
 

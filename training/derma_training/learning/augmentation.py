@@ -1,6 +1,6 @@
 """Random changes to training images, a whole batch at once, on the device it is on.
 
-    changes = draw(common, heavy, rare, generator)        # one row an image
+    changes = draw(settings, 64, generator)               # one row an image
     pixels = changes.apply(pixels)                        # uint8 (B, 224, 224, 3), changed
     images, target = blend(images, labels, alpha=0.2, seed=7)         # mixup, of normalised images
 
@@ -57,28 +57,20 @@ class Changes:
         return images.round_().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def draw(common: Augmentation, heavy: Augmentation, rare: Tensor, generator: torch.Generator) -> Changes:
-    """Changes to B images, which depend on the generator alone.
-
-    Args:
-        common, heavy: settings for images that are not, or are, ``rare``.
-        rare: bool (B,).
-    """
-    names = ("crop", "flips", "rotation", "jitter", "gain")
-    bounds = torch.tensor(
-        [[float(getattr(settings, name)) for name in names] for settings in (common, heavy)]
-    )
-    crop, flips, rotation, jitter, gain = bounds[rare.long()].T
+def draw(settings: Augmentation, count: int, generator: torch.Generator) -> Changes:
+    """Changes to ``count`` images, which depend on the generator alone."""
 
     def uniform(*more: int) -> Tensor:
-        return torch.rand(len(rare), *more, generator=generator) * 2 - 1
+        return torch.rand(count, *more, generator=generator) * 2 - 1
 
+    crop, jitter = torch.tensor(settings.crop), torch.tensor(settings.color_jitter)
     area = crop + (1 - crop) * (uniform() + 1) / 2
     ratio = (RATIO ** uniform()).clamp(min=area, max=1 / area)  # no side is longer than the photograph's
     width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
-    quarters = torch.randint(4, (len(rare),), generator=generator)
-    angle = math.pi / 2 * quarters * flips + torch.deg2rad(rotation) * uniform()
-    mirror = torch.where((uniform() < 0) & flips.bool(), -1.0, 1.0)
+    quarters = torch.randint(4, (count,), generator=generator)
+    angle = math.pi / 2 * quarters * float(settings.flips)
+    angle = angle + torch.deg2rad(torch.tensor(settings.rotation)) * uniform()
+    mirror = torch.where((uniform() < 0) & settings.flips, -1.0, 1.0)
     across = torch.stack(
         [width * angle.cos() * mirror, -width * angle.sin(), (1 - width) * uniform()], dim=-1
     )
@@ -86,7 +78,7 @@ def draw(common: Augmentation, heavy: Augmentation, rare: Tensor, generator: tor
         [height * angle.sin() * mirror, height * angle.cos(), (1 - height) * uniform()], dim=-1
     )
     brightness, contrast, saturation = (1 + jitter * uniform() for _ in range(3))
-    light = brightness[:, None] * (1 + gain[:, None] * uniform(3))
+    light = brightness[:, None] * (1 + settings.channel_gain * uniform(3))
     return Changes(torch.stack([across, down], dim=1), light, contrast, saturation)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from derma_semantics.domain.conditions import CONDITIONS
 from derma_training.learning.augmentation import draw
-from derma_training.learning.config import Balance, Phase
+from derma_training.learning.config import ImagePhase, Phase
 
 # What a seed is for, so that no two draws share a stream.
 ROWS, IMAGES, TEXTS, MIXTURES, DROPOUT = range(1, 6)
@@ -26,9 +26,9 @@ ROWS, IMAGES, TEXTS, MIXTURES, DROPOUT = range(1, 6)
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Decoded images, uint8 (N, 224, 224, 3), and their condition indices, int64 (N,)."""
+    """Images, uint8 pixels (N, 224, 224, 3) or embedded (N, D), and their condition indices, int64 (N,)."""
 
-    pixels: Tensor
+    inputs: Tensor
     labels: Tensor
 
 
@@ -36,7 +36,7 @@ class Batches:
     """The batches of one phase, this process's share of each.
 
     Args:
-        rank, world: which share; a batch is cut into ``world * accumulate`` pieces.
+        rank, world: which share; a batch is cut into ``world * gradient_accumulation`` pieces.
         device: where images are changed and batches are wanted.
 
     Attributes:
@@ -54,11 +54,11 @@ class Batches:
         world: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        pieces = world * phase.accumulate
+        pieces = world * phase.gradient_accumulation
         if phase.batch_size % pieces:
             raise ValueError(
                 f"batch_size {phase.batch_size} is not divisible by {world} processes x "
-                f"accumulate {phase.accumulate}"
+                f"gradient_accumulation {phase.gradient_accumulation}"
             )
         if len(data.labels) < phase.batch_size:
             raise ValueError(
@@ -67,30 +67,29 @@ class Batches:
         self.data, self.phase, self.seed, self.device = data, phase, seed, device
         self.rank, self.world, self.size = rank, world, phase.batch_size // pieces
         self.steps = len(data.labels) // phase.batch_size
-        self.weights, self.prior = sampling(data.labels, phase.balance)
-        counts = torch.bincount(data.labels, minlength=len(CONDITIONS))
-        self.rare = (counts < phase.balance.rare)[data.labels]
+        self.weights, self.prior = sampling(data.labels, phase.sampling_power)
 
     def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Endless: NHWC uint8 pixels and labels, ``accumulate`` batches a step."""
+        """Endless: inputs and labels, ``gradient_accumulation`` batches a step."""
         phase = self.phase
         while True:
             random = torch.Generator().manual_seed(mix(self.seed, ROWS, step))
             rows = torch.multinomial(self.weights, phase.batch_size, replacement=True, generator=random)
             random.manual_seed(mix(self.seed, IMAGES, step))
-            changes = draw(phase.augmentation, phase.rare_augmentation, self.rare[rows], random)
-            for turn in range(phase.accumulate):
+            changes = draw(phase.augmentation, len(rows), random) if isinstance(phase, ImagePhase) else None
+            for turn in range(phase.gradient_accumulation):
                 start = (turn * self.world + self.rank) * self.size
                 piece = slice(start, start + self.size)
-                pixels = self.data.pixels[rows[piece]].to(self.device)
-                yield changes[piece].apply(pixels), self.data.labels[rows[piece]].to(self.device)
+                inputs = self.data.inputs[rows[piece]].to(self.device)
+                inputs = changes[piece].apply(inputs) if changes else inputs
+                yield inputs, self.data.labels[rows[piece]].to(self.device)
             step += 1
 
 
-def sampling(labels: Tensor, balance: Balance) -> tuple[Tensor, Tensor]:
+def sampling(labels: Tensor, power: float) -> tuple[Tensor, Tensor]:
     """Weight of each image, float64 (N,), and the distribution of conditions that follows, fp32 (7,)."""
     counts = torch.bincount(labels, minlength=len(CONDITIONS)).double()
-    share = torch.where(counts > 0, counts**balance.sampling, 0)
+    share = torch.where(counts > 0, counts**power, 0)
     share /= share.sum()
     return (share / counts.clamp(min=1))[labels], share.clamp(min=1e-6).float()
 

@@ -11,7 +11,7 @@ from typing import Any
 from derma_training.bundle import Calibration
 from derma_training.calibration.card import calibration_paragraph
 from derma_training.evaluate import summary
-from derma_training.learning.config import Config, Phase
+from derma_training.learning.config import AnyPhase, Config, FullPhase
 from derma_training.prompts.report import summary as text_summary
 
 INTENDED_USE = (
@@ -116,10 +116,9 @@ def model_card(
     )
 
 
-def _others(phase: Phase) -> str:
-    if phase.soup > 1:
-        return f", the mean of {phase.soup} networks"
-    return f", taught by {phase.teachers} networks like it" if phase.teachers else ""
+def _others(phase: AnyPhase) -> str:
+    soup = isinstance(phase, FullPhase) and phase.soup_size > 1
+    return f", the mean of {len(phase.networks)} networks" if soup else ""
 
 
 def _epochs(number: int) -> str:

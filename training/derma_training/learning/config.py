@@ -4,20 +4,19 @@
     config.phases[0].learning_rate
     (run / "training.toml").write_text(dump(config))
 
-An unknown key, a wrong type or a value out of range is refused with its name.
+An unknown setting, a wrong type or a value out of range is refused with its name.
 """
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Table(BaseModel):
@@ -44,21 +43,6 @@ class Split(_Table):
     from_start: bool = False
 
 
-class Balance(_Table):
-    """How unequal conditions are met.
-
-    Attributes:
-        max_nevi: nevi kept for training, 0 for all. Other conditions stay whole.
-        sampling: images of a condition with n examples are drawn in proportion to n**sampling:
-            1 as they come, 0 every condition alike.
-        rare: conditions with fewer training images than this get the ``rare`` augmentation.
-    """
-
-    max_nevi: int = Field(0, ge=0)
-    sampling: float = Field(0.5, ge=0, le=1)
-    rare: int = Field(0, ge=0)
-
-
 class Augmentation(_Table):
     """Random changes to a training image; dermoscopy has no upright.
 
@@ -66,89 +50,112 @@ class Augmentation(_Table):
         crop: least share of the area that a crop keeps, enlarged to full size.
         flips: mirror and turn by quarters.
         rotation: largest turn in degrees on top of that; corners are filled by reflection.
-        jitter: strength of changes to brightness, contrast and saturation.
-        gain: strength of a change to each channel: light of another colour.
+        color_jitter: strength of changes to brightness, contrast and saturation.
+        channel_gain: strength of a change to each channel: light of another colour.
     """
 
     crop: float = Field(0.5, gt=0, le=1)
     flips: bool = True
     rotation: float = Field(0.0, ge=0, le=180)
-    jitter: float = Field(0.2, ge=0, lt=1)
-    gain: float = Field(0.0, ge=0, lt=1)
-
-
-class Lora(_Table):
-    """PEFT's LoRA on the transformer blocks of the image tower, and of the text tower."""
-
-    r: int = Field(32, ge=1)
-    alpha: int = Field(64, ge=1)
-    text: bool = False
+    color_jitter: float = Field(0.2, ge=0, lt=1)
+    channel_gain: float = Field(0.0, ge=0, lt=1)
 
 
 class Phase(_Table):
-    """One stretch of training.
+    """One stretch of training; its method decides what trains.
 
     Attributes:
         name: stem of its files.
-        method: ``full`` trains every tensor of the image tower and the projections, ``lora`` adapters
-            on frozen weights, ``words`` only the projection of texts, on images as they are: see ``words``.
-        loss: see ``losses``.
         epochs: an epoch draws as many images as the training part has.
         batch_size: images a step, over all processes and accumulated batches together.
-        accumulate: batches that one step adds up.
+        gradient_accumulation: batches that one step adds up.
         learning_rate: peak of a cosine schedule with linear warm-up.
-        layer_decay: factor on the learning rate from each block to the one below it.
-        fresh: factor on the learning rate of the projections, which start at random.
-        patch_dropout: share of patches left out (FLIP, arXiv 2212.00794); none in the last
-            ``whole`` share of the steps.
-        mixup: alpha of the Beta distribution that blends pairs of images, each by its own share; 0 for none
-            (arXiv 1710.09412); only with loss ``definitions``.
-        text_noise: length of the noise on texts, as a share of theirs; only with method ``words``.
-        ema: decay of the averaged weights a step; 0 keeps the last weights.
-        soup: networks that train from the same start, on images drawn in other orders; the result is the mean
-            of their weights (model soups, arXiv 2203.05482).
-        teachers: networks that train first, from the same start on images drawn in other orders. The result
-            is one more, which learns from what they answer together: see ``losses.distillation``.
-        taught: share of the loss that comes from them.
-        softness: temperature at which their answers are compared.
-        wise: share of the starting weights in the result (WiSE-FT, arXiv 2109.01903).
-        patience: epochs without a better balanced accuracy on validation before it stops and
-            goes back to the best; 0 runs to the end.
+        warmup: share of the steps.
+        max_grad_norm: gradients are scaled down to it; 0 leaves them.
+        sampling_power: images of a condition with n examples are drawn in proportion to n**sampling_power:
+            1 as they come, 0 every condition alike. The loss adjusts logits for it (arXiv 2007.07314).
+        ema_decay: of the averaged weights a step; 0 keeps the last weights.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
-    method: Literal["full", "lora", "words"] = "full"
-    loss: Literal["definitions", "unicl", "clip"] = "definitions"
     epochs: int = Field(ge=1)
     batch_size: int = Field(32, ge=2)
-    accumulate: int = Field(1, ge=1)
+    gradient_accumulation: int = Field(1, ge=1)
     learning_rate: float = Field(gt=0)
-    layer_decay: float = Field(1.0, gt=0, le=1)
-    fresh: float = Field(1.0, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
-    patch_dropout: Share = 0.0
-    whole: float = Field(0.1, ge=0, le=1)
-    mixup: float = Field(0.0, ge=0)
-    text_noise: float = Field(0.0, ge=0)
-    ema: Share = 0.0
-    soup: int = Field(1, ge=1)
-    teachers: int = Field(0, ge=0)
-    taught: float = Field(0.8, gt=0, le=1)
-    softness: float = Field(2.0, gt=0)
-    wise: Share = 0.0
-    patience: int = Field(0, ge=0)
-    lora: Lora = Lora()
-    balance: Balance = Balance()
-    augmentation: Augmentation = Augmentation()
-    rare_augmentation: Augmentation = Augmentation(crop=0.3, rotation=45, jitter=0.3, gain=0.1)
+    weight_decay: float = Field(0.05, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
+    sampling_power: float = Field(0.5, ge=0, le=1)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
 
     @property
-    def names(self) -> list[str]:
-        """One for each network that is trained, in order; behind teachers the phase's own is the last."""
-        if self.soup > 1:
-            return [f"{self.name}-{number + 1}" for number in range(self.soup)]
-        return [*(f"{self.name}-teacher-{number + 1}" for number in range(self.teachers)), self.name]
+    def networks(self) -> list[str]:
+        """Names of those that are trained, in order."""
+        return [self.name]
+
+
+class ImagePhase(Phase):
+    """The image tower trains, on images that are changed at random.
+
+    Attributes:
+        layer_decay: factor on the learning rate from each block to the one below it.
+        head_lr_mult: factor on the learning rate of the projections, which start at random.
+        mixup_alpha: of the Beta distribution that blends pairs of images, each by its own share; 0 for none
+            (arXiv 1710.09412).
+    """
+
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    head_lr_mult: float = Field(1.0, gt=0)
+    mixup_alpha: float = Field(0.0, ge=0)
+    augmentation: Augmentation = Augmentation()
+
+
+class FullPhase(ImagePhase):
+    """Every tensor of the image tower and the projections train.
+
+    Attributes:
+        soup_size: networks that train from the same start, on images drawn in other orders; the result is
+            the mean of their weights (model soups, arXiv 2203.05482).
+    """
+
+    method: Literal["full"]
+    soup_size: int = Field(1, ge=1)
+
+    @property
+    def networks(self) -> list[str]:
+        if self.soup_size == 1:
+            return [self.name]
+        return [f"{self.name}-{number + 1}" for number in range(self.soup_size)]
+
+
+class LoraPhase(ImagePhase):
+    """PEFT's LoRA adapters on the blocks of a frozen image tower train (arXiv 2106.09685).
+
+    Attributes:
+        r: rank of the update.
+        lora_alpha: the update is scaled by ``lora_alpha / r``.
+    """
+
+    method: Literal["lora"]
+    r: int = Field(32, ge=1)
+    lora_alpha: int = Field(64, ge=1)
+
+
+class WordsPhase(Phase):
+    """The projection of texts and the scale train; images are embedded once (LiT, arXiv 2111.07991).
+
+    Attributes:
+        text_noise: length of the noise on texts, as a share of theirs: it stands for other words that mean
+            the same (CapDec, arXiv 2211.00575).
+    """
+
+    method: Literal["words"]
+    max_grad_norm: float = Field(0.0, ge=0)
+    text_noise: float = Field(0.0, ge=0)
+
+
+METHODS: dict[str, type[Phase]] = {"full": FullPhase, "lora": LoraPhase, "words": WordsPhase}
+AnyPhase = Annotated[FullPhase | LoraPhase | WordsPhase, Field(discriminator="method")]
 
 
 class Config(_Table):
@@ -166,30 +173,18 @@ class Config(_Table):
     seed: int = 0
     precision: Literal["no", "bf16"] = "bf16"
     split: Split = Split()
-    phases: tuple[Phase, ...] = Field(min_length=1)
+    phases: tuple[AnyPhase, ...]
 
     @model_validator(mode="after")
-    def _adapters_come_last(self) -> Config:
+    def _follow_each_other(self) -> Config:
+        if not self.phases:
+            raise ValueError("phases is empty: nothing would train")
         methods = [phase.method for phase in self.phases]
         if "lora" in methods and set(methods[methods.index("lora") + 1 :]) - {"words"}:
             raise ValueError("only words may follow a lora phase: its adapters rest on finished weights")
-        names = [name for phase in self.phases for name in phase.names]
+        names = [name for phase in self.phases for name in phase.networks]
         if len(set(names)) < len(names):
             raise ValueError("two phases, or networks of one, have the same name")
-        if any(
-            phase.teachers and (phase.method, phase.loss) != ("full", "definitions") for phase in self.phases
-        ):
-            raise ValueError("teachers are for method full and loss definitions")
-        if any(phase.method != "full" and phase.soup > 1 for phase in self.phases):
-            raise ValueError("soup is for method full: factors of adapters have no mean, and words are cheap")
-        if any(phase.teachers and phase.soup > 1 for phase in self.phases):
-            raise ValueError("a phase has teachers or a soup, not both")
-        if any(phase.mixup and phase.loss != "definitions" for phase in self.phases):
-            raise ValueError("mixup is for loss definitions: set it to 0 for the others")
-        if any(phase.method == "lora" and phase.wise for phase in self.phases):
-            raise ValueError("wise interpolates weights; a lora phase has only factors of them")
-        if any(phase.method != "words" and phase.text_noise for phase in self.phases):
-            raise ValueError("text_noise is for method words")
         return self
 
 
@@ -197,7 +192,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Config:
     """Read a file and apply changes such as ``phases.0.epochs=3``.
 
     Raises:
-        ValueError: names the file, the key and what is wrong with it.
+        ValueError: names the file, the setting and what is wrong with it.
     """
     try:
         content = tomllib.loads(Path(path).read_text())
@@ -208,13 +203,30 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as exc:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+        problems = "; ".join(_problem(e["loc"], e["type"], e["msg"]) for e in exc.errors())
         raise ValueError(f"{path}: {problems}") from exc
 
 
 def dump(config: Config) -> str:
     """The whole configuration as TOML, defaults included."""
     return tomli_w.dumps(config.model_dump(mode="json"))
+
+
+def _problem(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    """One mistake under the name that the file or ``--set`` gives to its setting."""
+    table: type[_Table] = Config
+    for part in place[:-1]:
+        if part in METHODS:
+            table = METHODS[str(part)]
+        elif part != "phases" and isinstance(part, str):
+            table = cast(type[_Table], table.model_fields[part].annotation)
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(str(place[-1]), table.model_fields, n=1)
+        known = f"did you mean {close[0]}?" if close else f"known are {', '.join(table.model_fields)}"
+        message = f"unknown setting; {known}"
+    if kind == "union_tag_not_found":
+        message = f"method is missing: expected one of {', '.join(METHODS)}"
+    return f"{'.'.join(str(part) for part in place if part not in METHODS)}: {message}"
 
 
 def _apply(content: dict[str, Any], change: str) -> None:

@@ -1,10 +1,10 @@
-"""The text side of training: every definition of every condition, ready to be encoded.
+"""The text side of training: every definition of every condition, ready to be projected.
 
     texts = Definitions(model, tokenizer, {"MEL": ["a blue-white veil", ...], ...})
-    rows = texts.draw(labels, generator)          # one definition an image, at random
+    rows = texts.draw(generator)                  # one definition a condition, at random
     vectors = texts.encode(model, rows)           # unit vectors (len(rows), D)
 
-A frozen text transformer runs once; only its projection runs at each step.
+The text transformer is frozen and runs once; its projection runs at each step.
 """
 
 from __future__ import annotations
@@ -22,22 +22,15 @@ class Definitions:
     """Definitions by condition, in the order of ``prompts``."""
 
     def __init__(self, model: Clip, tokenizer: Tokenizer, prompts: Mapping[str, Sequence[str]]) -> None:
-        device = model.logit_scale.device
-        self.ids = tokenizer([text for texts in prompts.values() for text in texts]).to(device)
+        ids = tokenizer([text for texts in prompts.values() for text in texts]).to(model.logit_scale.device)
         self.counts = torch.tensor([len(texts) for texts in prompts.values()])
         self.starts = self.counts.cumsum(0) - self.counts
-        frozen = not any(p.requires_grad for p in model.text.transformer.parameters())
-        self._pooled = _pool(model, self.ids) if frozen else None
+        self._pooled = _pool(model, ids)
 
-    def draw(self, labels: Tensor, generator: torch.Generator, *, rank: int = 0, world: int = 1) -> Tensor:
-        """A random definition of each label's condition: row numbers, int64 (N,).
-
-        Args:
-            rank, world: whose labels these are; every process draws for all and keeps its own.
-        """
-        labels = labels.cpu()
-        random = torch.rand(world, len(labels), generator=generator)[rank]
-        return self.starts[labels] + (random * self.counts[labels]).long()
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """A random definition of each condition: row numbers, int64 (conditions,)."""
+        random = torch.rand(len(self.counts), generator=generator)
+        return self.starts + (random * self.counts).long()
 
     def encode(
         self, model: Clip, rows: Tensor, *, noise: float = 0.0, generator: torch.Generator | None = None
@@ -45,25 +38,19 @@ class Definitions:
         """Unit vectors, fp32 (len(rows), D), with gradients.
 
         Args:
-            noise: length of a random vector that is added before the projection, as a share of the text's
-                own; only where the text transformer is frozen.
+            noise: length of a random vector added before the projection, as a share of the text's own.
         """
-        rows = rows.to(self.ids.device)
-        if self._pooled is None:
-            vectors = model.encode_text(self.ids[rows])
-        else:
-            pooled = self._pooled[rows]
-            if noise:
-                random = torch.randn(pooled.shape, generator=generator).to(pooled.device)
-                length = noise * pooled.norm(dim=-1, keepdim=True) / pooled.shape[-1] ** 0.5
-                pooled = pooled + length * random
-            vectors = model.text.proj(pooled)
-        return F.normalize(vectors.float(), dim=-1)
+        pooled = self._pooled[rows.to(self._pooled.device)]
+        if noise:
+            random = torch.randn(pooled.shape, generator=generator).to(pooled.device)
+            length = noise * pooled.norm(dim=-1, keepdim=True) / pooled.shape[-1] ** 0.5
+            pooled = pooled + length * random
+        return F.normalize(model.text.proj(pooled).float(), dim=-1)
 
     @torch.no_grad()
     def conditions(self, model: Clip) -> Tensor:
         """One unit vector a condition, fp32 (conditions, D): see ``model.encode_conditions``."""
-        vectors = self.encode(model, torch.arange(len(self.ids)))
+        vectors = self.encode(model, torch.arange(len(self._pooled)))
         parts = vectors.split(self.counts.tolist())
         return F.normalize(torch.stack([part.mean(dim=0) for part in parts]), dim=-1)
 

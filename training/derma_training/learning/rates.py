@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from derma_training.learning.config import Phase
+from derma_training.learning.config import ImagePhase, Phase
 from derma_training.network.model import Clip
 
 
@@ -20,14 +20,15 @@ def parameter_groups(model: Clip, phase: Phase) -> list[dict[str, Any]]:
     """Parameters that train, by learning rate and weight decay.
 
     Vectors, scalars and positions are not decayed. Rates fall by ``layer_decay`` from block to
-    block downwards; the projections and the scale take ``fresh`` times the peak.
+    block downwards; the projections and the scale take ``head_lr_mult`` times the peak.
     """
     depth = len(model.visual.trunk.blocks)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = phase.learning_rate * _factor(f".{name}", depth, phase)
+        factor = _factor(f".{name}", depth, phase) if isinstance(phase, ImagePhase) else 1.0
+        rate = phase.learning_rate * factor
         decay = (
             0.0 if parameter.ndim < 2 or "pos_embed" in name or "cls_token" in name else phase.weight_decay
         )
@@ -35,10 +36,10 @@ def parameter_groups(model: Clip, phase: Phase) -> list[dict[str, Any]]:
     return [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
 
 
-def _factor(name: str, depth: int, phase: Phase) -> float:
+def _factor(name: str, depth: int, phase: ImagePhase) -> float:
     _, inside, rest = name.partition(".trunk.")
     if not inside:
-        return 1.0 if ".text.transformer." in name else phase.fresh
+        return phase.head_lr_mult
     if rest.startswith("blocks."):
         level = int(rest.split(".")[1]) + 1
     else:

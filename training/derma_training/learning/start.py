@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from derma_training.bundle import MANIFEST, Bundle, sha256
-from derma_training.bundle.split import SPLIT, split_names, trained_names
+from derma_training.bundle.split import SPLIT, trained_names
 from derma_training.data import Parts
 from derma_training.learning.config import Config
 from derma_training.network import architecture, text_package
@@ -34,8 +34,6 @@ def start_bundle(start: Path) -> Bundle | None:
 def check_unseen(start: Path, parts: Parts) -> None:
     """Refuse a start that has learned from images, or lesions, which are held out here.
 
-    A bundle that does not name what trained it may have learned from everything that it does not hold out.
-
     Raises:
         ValueError: names the part and an image.
     """
@@ -43,8 +41,6 @@ def check_unseen(start: Path, parts: Parts) -> None:
     if bundle is None:
         return
     trained = trained_names(bundle)
-    if trained is None:
-        trained = {e.name for _, examples in parts for e in examples} - split_names(bundle)
     lesions = {e.lesion for _, examples in parts for e in examples if e.name in trained}
     for part, examples in parts:
         seen = [e.name for e in examples if e.lesion in lesions]

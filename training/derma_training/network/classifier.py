@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from derma_semantics.domain.conditions import CONDITIONS
 from derma_training.bundle import Bundle, Calibration
@@ -26,6 +27,8 @@ from derma_training.network.model import (
     load_tokenizer,
     pixel_statistics,
 )
+
+BATCH = 64
 
 
 class Answers(NamedTuple):
@@ -66,7 +69,6 @@ class Classifier(nn.Module):
 
     text: Tensor
     malignant: Tensor
-    bias: Tensor
     prior: Tensor
     thresholds: Tensor
     set_thresholds: Tensor
@@ -90,7 +92,6 @@ class Classifier(nn.Module):
         thresholds = [calibration.review, calibration.urgent]
         self.register_buffer("text", text.detach().clone())
         self.register_buffer("malignant", torch.tensor([float(c.malignant) for c in CONDITIONS]))
-        self.register_buffer("bias", torch.tensor(calibration.biases))
         # Relative to equal frequencies, which so change nothing.
         frequencies = torch.tensor(calibration.frequencies)
         self.register_buffer("prior", (frequencies * len(CONDITIONS)).log())
@@ -112,9 +113,15 @@ class Classifier(nn.Module):
         calibration, quality = bundle.calibration, bundle.quality
         return cls(model.visual, normalise, text, scale, calibration, bundle.digest, quality).eval()
 
+    @torch.inference_mode()
+    def in_batches(self, pixels: Tensor) -> Answers:
+        """Answers to any number of images."""
+        parts = [self(batch) for batch in tqdm(pixels.split(BATCH), desc="classifying", leave=False)]
+        return Answers(*map(torch.cat, zip(*parts, strict=True)))
+
     def forward(self, pixels: Tensor) -> Answers:
         embedding = nn.functional.normalize(self.visual(self.normalise(pixels)), dim=-1)
-        logits = self.scale * embedding @ self.text.T + self.bias
+        logits = self.scale * embedding @ self.text.T
         probabilities = logits.softmax(dim=-1)
         risk = ((logits + self.prior).softmax(dim=-1) * self.malignant).sum(dim=-1, keepdim=True)
         triage = (risk >= self.thresholds).sum(dim=-1, keepdim=True, dtype=torch.int32)

@@ -26,11 +26,6 @@ Clip: TypeAlias = Any
 # Full matches of module names. The patch embedding (trunk.patch_embed.proj) and the
 # projection head (head.proj) share their last name with attn.proj and stay out.
 VISION_TARGETS = r"visual\.trunk\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(fc1|fc2))"
-TEXT_TARGETS = (
-    r"text\.transformer\.encoder\.layer\.\d+\."
-    r"(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense|output\.dense)"
-)
-
 # What torch.compile, DataParallel and PEFT put before a module's name.
 WRAPPERS = re.compile(r"(^|(?<=\.))_orig_mod\.|^(module\.|base_model\.model\.)+")
 PEFT_PREFIX = "base_model.model."
@@ -38,21 +33,17 @@ _INNER = re.compile(r"\.base_layer\.|(?<=\.lora_[AB])\.default\.")
 _PART = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
 
 
-def add_lora(model: Clip, *, r: int = 32, alpha: int = 64, text: bool = False) -> PeftModel:
-    """Freeze ``model`` and add LoRA to its transformer blocks, in place.
+def add_lora(model: Clip, *, r: int = 32, alpha: int = 64) -> PeftModel:
+    """Freeze ``model`` and add LoRA to the transformer blocks of its image tower, in place.
 
     Args:
         r: rank of the update.
         alpha: the update is scaled by ``alpha / r``.
-        text: adapt the text tower's attention and MLP as well.
 
     Returns:
         The PEFT wrapper; ``model`` itself keeps working and now holds the adapters.
-
-    Source: Hu et al., LoRA, arXiv 2106.09685.
     """
-    targets = f"(?:{VISION_TARGETS}|{TEXT_TARGETS})" if text else VISION_TARGETS
-    return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=targets))
+    return get_peft_model(model, LoraConfig(r=r, lora_alpha=alpha, target_modules=VISION_TARGETS))
 
 
 def attach_adapter(model: Clip, folder: Path) -> PeftModel:

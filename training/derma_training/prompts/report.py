@@ -16,10 +16,8 @@ from tqdm import tqdm
 
 from derma_training.bundle import Bundle
 from derma_training.data import Example, Parts, labels, load_pixels
-from derma_training.network.classifier import Classifier
+from derma_training.network.classifier import BATCH, Classifier
 from derma_training.prompts import probe, wording
-
-BATCH = 64
 
 
 @torch.inference_mode()

@@ -36,7 +36,7 @@ def report(bundle: Bundle, classifier: Classifier, embeddings: Tensor, truth: In
 
     def score(prompts: Mapping[str, Sequence[str]]) -> float:
         text = encode_conditions(model, tokenizer, prompts)
-        logits = classifier.scale * embeddings @ text.T + classifier.bias
+        logits = classifier.scale * embeddings @ text.T
         return balanced_accuracy(logits.argmax(dim=1).numpy(), truth)
 
     sets = len(PARAPHRASES[CODES[0]])

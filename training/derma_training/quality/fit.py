@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from derma_training.bundle import Bundle
 from derma_training.bundle.folders import reseal
@@ -19,7 +18,7 @@ from derma_training.bundle.limits import MEASURES, Cloud, Quality, write_quality
 from derma_training.data import Example, Parts, load_pixels
 from derma_training.network import pixels as measured
 from derma_training.network.check import Measures
-from derma_training.network.classifier import Classifier
+from derma_training.network.classifier import BATCH, Classifier
 
 # Share of the held-out images that may be noticed for any reason; the promise for new ones is 5 %.
 ALARMS = 0.03
@@ -38,7 +37,6 @@ AT_LEAST = {"glare": 0.02}
 MOST_TRAINING_IMAGES = 2000
 # Fewer say too little of the rarest few in a hundred.
 LEAST_PHOTOGRAPHS = 200
-BATCH = 64
 _STEPS = 400
 
 
@@ -70,12 +68,13 @@ def fit_quality(bundle: Bundle, parts: Parts, own: Tensor | None = None) -> Qual
     known = load_pixels(some, label="training images")
     if own is not None:
         known, own = torch.cat([known, own[::2]]), own[1::2]
-    looks, embeddings = _vectors(bundle, known)
-    clouds = {"embedding": Cloud.around(embeddings), "appearance": Cloud.around(looks)}
+    classifier = Classifier.from_bundle(bundle)
+    embeddings = classifier.in_batches(known).embedding
+    clouds = {"embedding": Cloud.around(embeddings), "appearance": Cloud.around(_looks(known))}
     choosing = [load_pixels(held_out, label="held-out images")] if own is None else [own]
     if own is None and parts.other:
         choosing.append(load_pixels(halved(parts.other)[0], label="images of other collections"))
-    values = [measure(bundle, pixels, clouds) for pixels in choosing]
+    values = [measure(classifier, pixels, clouds) for pixels in choosing]
     each = [choose_limits(one) for one in values]
     limits = {name: max(one[name] for one in each) for name in MEASURES}
     report: dict[str, Any] = {
@@ -121,20 +120,13 @@ def noticed(values: Tensor, limits: dict[str, float]) -> Tensor:
 
 
 @torch.inference_mode()
-def measure(bundle: Bundle, pixels: Tensor, clouds: dict[str, Cloud]) -> Tensor:
+def measure(classifier: Classifier, pixels: Tensor, clouds: dict[str, Cloud]) -> Tensor:
     """All ``MEASURES`` of uint8 (N, 224, 224, 3); fp32 (N, len(MEASURES))."""
-    classifier, measures = Classifier.from_bundle(bundle), Measures(clouds)
-    parts = [measures(part, classifier(part).embedding) for part in _batches(pixels)]
-    return torch.cat(parts)
+    measures, embeddings = Measures(clouds), classifier.in_batches(pixels).embedding
+    pairs = zip(pixels.split(BATCH), embeddings.split(BATCH), strict=True)
+    return torch.cat([measures(part, embedded) for part, embedded in pairs])
 
 
 @torch.inference_mode()
-def _vectors(bundle: Bundle, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Appearances and embeddings of uint8 (N, 224, 224, 3)."""
-    classifier = Classifier.from_bundle(bundle)
-    looks = [measured.appearance(measured.planes(part)) for part in pixels.split(BATCH)]
-    return torch.cat(looks), torch.cat([classifier(part).embedding for part in _batches(pixels)])
-
-
-def _batches(pixels: Tensor) -> Any:
-    return tqdm(pixels.split(BATCH), desc="measuring", leave=False)
+def _looks(pixels: Tensor) -> Tensor:
+    return torch.cat([measured.appearance(measured.planes(part)) for part in pixels.split(BATCH)])

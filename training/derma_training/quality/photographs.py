@@ -7,17 +7,13 @@ pixels = decoded(known)                         # uint8 (N, 224, 224, 3)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from derma_semantics.domain.errors import InvalidImage
 from derma_semantics.imaging.folders import images_in
-from derma_semantics.imaging.preprocess import preprocess
+from derma_training.data import Example, load_pixels
 
 
 def halves(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -36,11 +32,6 @@ def decoded(paths: Sequence[Path]) -> Tensor:
     Raises:
         ValueError: one cannot be decoded; names it.
     """
-    return torch.from_numpy(np.stack([_decoded(path) for path in tqdm(paths, desc="decoding", leave=False)]))
-
-
-def _decoded(path: Path) -> NDArray[np.uint8]:
-    try:
-        return preprocess(path.read_bytes())
-    except InvalidImage as exc:
-        raise ValueError(f"{path}: {exc}") from exc
+    return load_pixels(
+        [Example(p.name, p.name, 0, str(p.parent), partial(Path.read_bytes, p)) for p in paths]
+    )

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from derma_semantics.domain.quality import REASONS
 from derma_semantics.evaluation.metrics import rate
@@ -28,7 +27,6 @@ CODES = tuple(reason.code for reason in REASONS)
 SEED = 2
 DRAWN = 30
 DAMAGED = 60
-BATCH = 64
 LESIONS = "lesions"
 
 
@@ -58,7 +56,7 @@ def report(
         pixels = load_pixels(elsewhere, label="images of other collections")
         pictures.append((LESIONS, "lesions of other collections", pixels))
     kinds = [
-        {"group": group, "kind": kind, **_measured(_noticed(classifier, pixels))}
+        {"group": group, "kind": kind, **_measured(classifier.in_batches(pixels).quality)}
         for group, kind, pixels in (*pictures, *_pictures(lesions, others))
     ]
     return {"bundle": bundle.name, "bundle_digest": bundle.digest, "kinds": kinds}
@@ -66,7 +64,7 @@ def report(
 
 def alarms(bundle: Bundle, pixels: Tensor) -> float:
     """The share of these pictures, uint8 (N, 224, 224, 3), that are noticed for any reason."""
-    return float(_noticed(Classifier.from_bundle(bundle), pixels).any(dim=1).float().mean())
+    return float(Classifier.from_bundle(bundle).in_batches(pixels).quality.any(dim=1).float().mean())
 
 
 def table(found: dict[str, Any]) -> str:
@@ -93,12 +91,6 @@ def _pictures(lesions: Tensor, others: Sequence[Path]) -> Iterator[tuple[str, st
     some = lesions[:: -(-len(lesions) // DAMAGED)]
     for kind, damage in DAMAGES.items():
         yield "damaged", f"lesions, {kind}", damage(some)
-
-
-@torch.inference_mode()
-def _noticed(classifier: Classifier, pixels: Tensor) -> Tensor:
-    batches = tqdm(pixels.split(BATCH), desc="measuring", leave=False)
-    return torch.cat([classifier(batch).quality for batch in batches])
 
 
 def _measured(noticed: Tensor) -> dict[str, Any]:

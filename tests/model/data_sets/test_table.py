@@ -1,4 +1,4 @@
-"""The table, duplicates, splits and balance, on planted cases."""
+"""The table, duplicates and splits, on planted cases."""
 
 import dataclasses
 import io
@@ -6,23 +6,13 @@ import io
 import pytest
 import torch
 from PIL import Image
+from tests.unit.data_sets.conftest import MEL, NV, encoded, example
 
 from derma_semantics.domain.conditions import CODES
 from derma_training import data
-from derma_training.data import Example, Parts, Shares
+from derma_training.data import Parts, Shares
+from derma_training.data.duplicates import find_duplicates
 from derma_training.data.pictures import THRESHOLD, compare, hashes
-
-MEL, NV, BCC, AKIEC, BKL = range(5)
-
-
-def example(name, condition=NV, lesion=None, content=b"", source="here", **facts):
-    return Example(name, lesion or name, condition, source, lambda: content, **facts)
-
-
-def encoded(image, kind="JPEG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def test_held_out_images_are_picked_by_name():
@@ -34,12 +24,6 @@ def test_held_out_images_are_picked_by_name():
 
 
 # Duplicates
-
-
-@pytest.fixture(scope="module")
-def drawn(picture):
-    """Eight pictures, each a lesion."""
-    return [example(f"image {i}", lesion=f"lesion {i}", content=encoded(picture(i))) for i in range(8)]
 
 
 @pytest.fixture(
@@ -62,7 +46,7 @@ def test_a_copy_is_found_and_joins_its_lesions(drawn, copy):
     """One copy is dropped; the other photographs of both lesions can no longer be torn apart."""
     other = dataclasses.replace(drawn[7], lesion="elsewhere")
     examples = [*drawn[:7], example("copy", lesion="elsewhere", content=copy), other]
-    found = data.find_duplicates(examples)
+    found = find_duplicates(examples)
     assert found.pictures == (("image 2", "copy"),)
     assert found.lesions == (("lesion 2", "elsewhere"),)
     assert not found.ids and not found.conflicts
@@ -75,7 +59,7 @@ def test_a_copy_is_found_and_joins_its_lesions(drawn, copy):
 def test_the_same_id_twice(drawn):
     """The first row stays, even where the files differ; its lesions are one."""
     later = dataclasses.replace(drawn[5], name="image 1", source="there")
-    found = data.find_duplicates([*drawn[:3], later, drawn[1]])
+    found = find_duplicates([*drawn[:3], later, drawn[1]])
     assert found.ids == ("image 1",)
     assert found.lesions == (("lesion 1", "lesion 5"),)
     assert data.deduplicate([*drawn[:3], later, drawn[1]]) == drawn[:3]
@@ -91,7 +75,7 @@ def test_lesions_are_joined_through_a_third(drawn):
         dataclasses.replace(drawn[2], lesion="a"),
         drawn[3],
     ]
-    (joined,) = data.find_duplicates(chain).lesions
+    (joined,) = find_duplicates(chain).lesions
     assert set(joined) == {"a", "b", "c", "d"}
     assert len({e.lesion for e in data.deduplicate(chain)}) == 2
 
@@ -247,43 +231,3 @@ def test_one_image_under_two_lesions_cannot_be_split():
         data.split_by_lesion(
             [*rows, *(dataclasses.replace(e, lesion=f"{e.name}b") for e in rows[10:20])], seed=0
         )
-
-
-def test_given_parts_are_taken_only_where_they_are_disjoint():
-    rows = [example("a", split="train"), example("b", split="val"), example("c", split="Test")]
-    parts = data.given_parts(rows)
-    assert (parts.train, parts.validation, parts.calibration, parts.test) == (
-        rows[:1],
-        rows[1:2],
-        [],
-        rows[2:],
-    )
-    with pytest.raises(ValueError, match="lesion a stands in train and in test"):
-        data.given_parts([*rows, example("d", lesion="a", split="test")])
-    with pytest.raises(ValueError, match="image d is in the part None: expected train, "):
-        data.given_parts([*rows, example("d")])
-
-
-# Balance
-
-
-def test_nevi_are_down_sampled_by_lesion(many):
-    nevi = [e for e in many if e.condition == NV]
-    fewer = data.downsample(many, most=60, seed=5)
-    assert data.class_counts(fewer) == {**data.class_counts(many), "NV": 60}
-    kept = lesions_of(fewer, NV)
-    assert [e for e in fewer if e.condition == NV] == [e for e in nevi if e.lesion in kept]
-    assert data.downsample(many[::-1], most=60, seed=5) == fewer[::-1]
-    assert data.downsample(many, most=60, seed=6) != fewer
-    assert data.downsample(many, most=len(nevi)) == many == data.downsample(many)
-    assert data.class_counts(data.downsample(many, "BKL", 10))["BKL"] == 10
-
-
-def test_no_cancer_is_left_out(many):
-    for code in ("MEL", "BCC", "AKIEC"):
-        with pytest.raises(ValueError, match=f"{code} is malignant or pre-malignant: none"):
-            data.downsample(many, code)
-    with pytest.raises(ValueError, match="at most 0 images of NV: the least is 1"):
-        data.downsample(many, most=0)
-    with pytest.raises(ValueError, match="unknown condition 'WART'"):
-        data.downsample(many, "WART")
