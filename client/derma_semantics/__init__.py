@@ -28,16 +28,16 @@ CONDITIONS: tuple[Condition, ...]
 _HOMES = {
     "AsyncDermaClient": "aio",
     "DermaClient": "client",
-    "CONDITIONS": "conditions",
-    "Condition": "conditions",
-    "RiskLevel": "conditions",
-    "Triage": "contract",
-    "DermaError": "errors",
-    "Diagnosis": "diagnosis",
-    "Finding": "diagnosis",
+    "CONDITIONS": "domain.conditions",
+    "Condition": "domain.conditions",
+    "RiskLevel": "domain.conditions",
+    "Triage": "domain.contract",
+    "DermaError": "domain.errors",
+    "Diagnosis": "domain.diagnosis",
+    "Finding": "domain.diagnosis",
     "Explanation": "saliency",
-    "ServedBundle": "diagnosis",
-    "TLS": "connection",
+    "ServedBundle": "domain.diagnosis",
+    "TLS": "wire.connection",
 }
 
 __all__ = [
