@@ -1,7 +1,7 @@
 """The graphs that engines are compared on: exported, and converted in each way.
 
     workshop = Workshop(classifier, calibration_pixels, folder, threads=2)
-    workshop.graph("int8-static")           # a path, written when first asked for
+    workshop.graph("int8-static")           # a path, written at its first use
 
 Quantised ones get their scales from the pixels that the workshop was given.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from derma_bench.engine.ceiling import flops
 from derma_export.exact import class_token_only
 from derma_export.graph import INPUT, export_onnx
-from derma_export.precision import to_fp16, to_int8
+from derma_export.precision import to_int8
 from derma_export.sensitivity import outside_the_blocks
 from derma_training.network.classifier import Classifier
 
@@ -29,11 +29,11 @@ PRODUCTS = ["MatMul", "Gemm"]
 
 @dataclass(frozen=True)
 class Workshop:
-    """What contenders are made from.
+    """Makes the graphs of contenders.
 
     Attributes:
         calibration: pixels for static scales.
-        folder: takes graphs, each written when first asked for.
+        folder: takes graphs, each written at its first use.
         threads: of one operator; 0 for one a core.
     """
 
@@ -49,10 +49,6 @@ class Workshop:
             return path
         if kind == "fp32":
             export_onnx(self.classifier, path)
-        elif kind == "fp32-fused":
-            export_onnx(self.classifier, path, fuse_attention=True)
-        elif kind == "fp16":
-            fp16(self.graph("fp32-fused"), path, self.calibration)
         else:
             GRAPHS[kind](self.graph("fp32"), path, self.calibration)
         return path
@@ -103,15 +99,9 @@ def static_int8(source: Path, target: Path, pixels: Tensor) -> None:
 
 
 def nncf_int8(source: Path, target: Path, pixels: Tensor) -> None:
-    """What ``derma-export --precision int8`` tries first: all blocks of the tower."""
+    """NNCF's, as ``derma-export --precision int8`` tries first: all blocks of the tower."""
     model = onnx.load(str(source))
     onnx.save(to_int8(model, [], pixels), str(target))
-
-
-def fp16(source: Path, target: Path, pixels: Tensor) -> None:
-    """What ``derma-export --precision fp16`` tries first."""
-    model = onnx.load(str(source))
-    onnx.save(to_fp16(model, [], pixels), str(target))
 
 
 GRAPHS: dict[str, Callable[[Path, Path, Tensor], None]] = {
