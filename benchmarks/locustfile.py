@@ -13,14 +13,13 @@ when the last is answered. Variables:
                    and response times count from when a request was due
 
 Some lines of setting things up come first, and their order matters: locust has replaced
-blocking calls by gevent's; grpc must be told, or one slow answer stops all users.
+blocking calls by gevent's; grpc needs ``init_gevent``, or one slow answer stops all users.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import random
 import sys
 import time
 from itertools import count, cycle
@@ -33,13 +32,13 @@ from locust import User, constant, events, task
 
 grpc.experimental.gevent.init_gevent()  # before any channel is made
 
+from derma_bench.load.loops import OUTSTANDING, TIMEOUT, arrivals  # noqa: E402
+from derma_bench.load.outcome import Failed  # noqa: E402
 from derma_bench.payloads import payloads  # noqa: E402
 from derma_semantics import DermaClient  # noqa: E402
 
 FOLDER = os.environ.get("DERMA_IMAGES")
 RATE = float(os.environ.get("DERMA_RATE") or 0)
-OUTSTANDING = 64
-PATIENCE = 30.0
 
 IMAGES = payloads(Path(FOLDER) if FOLDER else None)
 NUMBERS = count()
@@ -59,39 +58,35 @@ def _leave(exit_code: int) -> None:
     os._exit(exit_code)
 
 
-class Overflow(RuntimeError):
-    """An arrival found too many requests of its user under way."""
-
-
 class DermaUser(User):
-    """Connects, asks, and tells locust what became of it."""
+    """Sends images, and reports each outcome to locust."""
 
     abstract = True
 
     def on_start(self) -> None:
         self.number = next(NUMBERS)
-        self.client = DermaClient(self.host or "127.0.0.1:8001", timeout=PATIENCE, retry_for=0)
+        self.client = DermaClient(self.host or "127.0.0.1:8001", timeout=TIMEOUT, retry_for=0)
         self.images = cycle(IMAGES[self.number % len(IMAGES) :] + IMAGES[: self.number % len(IMAGES)])
 
     def on_stop(self) -> None:
         self.client.close()
 
-    def ask(self, since: float) -> None:
-        """Classify one image; its time counts from ``since``."""
+    def send(self, due: float) -> None:
+        """Classify one image; its time counts from ``due``."""
         failure: Exception | None = None
         image = next(self.images)
         try:
             self.client.classify(image)
         except Exception as exc:  # locust counts failures by what they are
             failure = exc
-        self.tell(since, len(image), failure)
+        self.report(due, len(image), failure)
 
-    def tell(self, since: float, length: int, failure: Exception | None) -> None:
-        """``response_length`` is what was sent: answers are all alike."""
+    def report(self, due: float, length: int, failure: Exception | None) -> None:
+        """Report one request; ``response_length`` is what was sent, as answers are all alike."""
         self.environment.events.request.fire(
             request_type="grpc",
             name="classify",
-            response_time=(time.perf_counter() - since) * 1e3,
+            response_time=(time.monotonic() - due) * 1e3,
             response_length=length,
             exception=failure,
             context={},
@@ -106,7 +101,7 @@ class ClosedLoopUser(DermaUser):
 
     @task
     def classify(self) -> None:
-        self.ask(time.perf_counter())
+        self.send(time.monotonic())
 
 
 class OpenLoopUser(DermaUser):
@@ -116,27 +111,28 @@ class OpenLoopUser(DermaUser):
 
     def on_start(self) -> None:
         super().on_start()
-        self.chance = random.Random(self.number)
-        self.under_way: set[gevent.Greenlet] = set()
-        self.due = time.perf_counter() + self.chance.expovariate(RATE)
+        begin = time.monotonic()
+        self.moments = (begin + moment for moment in arrivals(RATE, self.number))
+        self.in_flight: set[gevent.Greenlet] = set()
+        self.due = next(self.moments)
 
     def on_stop(self) -> None:
-        gevent.joinall(list(self.under_way), timeout=PATIENCE)
+        gevent.joinall(list(self.in_flight), timeout=TIMEOUT)
         super().on_stop()
 
     def wait_time(self) -> float:
-        """Until the next arrival; one that is overdue comes at once."""
-        return max(0.0, self.due - time.perf_counter())
+        """Seconds until the next arrival; one that is overdue comes at once."""
+        return max(0.0, self.due - time.monotonic())
 
     @task
     def arrive(self) -> None:
-        due, now = self.due, time.perf_counter()
-        if now < due:  # the first call comes without a wait
+        due = self.due
+        if time.monotonic() < due:  # the first call comes without a wait
             return
-        self.due += self.chance.expovariate(RATE)
-        if len(self.under_way) >= OUTSTANDING:
-            self.tell(due, 0, Overflow(f"{OUTSTANDING} requests are under way"))
+        self.due = next(self.moments)
+        if len(self.in_flight) >= OUTSTANDING:
+            self.report(due, 0, Failed("overflow"))
             return
-        asking = gevent.spawn(self.ask, due)
-        self.under_way.add(asking)
-        asking.link(self.under_way.discard)
+        sending = gevent.spawn(self.send, due)
+        self.in_flight.add(sending)
+        sending.link(self.in_flight.discard)

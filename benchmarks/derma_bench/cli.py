@@ -1,4 +1,4 @@
-"""derma-bench: measure the service and what it is made of.
+"""derma-bench: measure the service and its parts.
 
     derma-bench engine   --help                          # the bare engine against the processor's limit
     derma-bench decode   --help                          # JPEG to pixels
@@ -16,34 +16,38 @@ For load by hand, with a web page or from several machines: benchmarks/locustfil
 
 from __future__ import annotations
 
-import importlib
 import signal
+from pathlib import Path
 
 import click
 
+from derma_bench.commands import parts, services
+from derma_bench.commands.options import FILE, session
 from derma_semantics.commands.terminal import help_text
 
-# Each has a package of its own.
-COMMANDS = ("bulk", "decode", "engine", "report", "saturate", "service")
 
-
-class Commands(click.Group):
-    """Loads a command's module when it is asked for, so that the others need not what it needs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(importlib.import_module(f"derma_bench.{cmd_name}.command"), cmd_name)
-        return command
-
-
-@click.group(cls=Commands, help=help_text(__doc__))
+@click.group(help=help_text(__doc__))
 def main() -> None:
     # Ended early, what was started must still be ended: SIGTERM unwinds as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+for command in (services.bulk, parts.decode, parts.engine, services.saturate, services.service):
+    main.add_command(command)
+
+
+@main.command(short_help="Tables and plots of stored runs.")
+@click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN.json...")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write."
+)
+def report(runs: tuple[Path, ...], out: Path) -> None:
+    """Write table.md and plots (PNG) of stored runs."""
+    from derma_bench.report.plots import write_report
+
+    with session():
+        for path in write_report(runs, out):
+            click.echo(path)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a result says about the machine: enough to repeat it, nothing that names it.
+"""The machine of a result: enough to repeat it, nothing that names it.
 
     machine()["cpu"], machine()["flags"]        # "AMD EPYC", ["avx512f", "avx512_bf16"]
     versions()["onnxruntime-openvino"]          # "1.24.1"
@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ PACKAGES = (
     "tritonclient",
     "uvicorn",
 )
-# Read as a run begins: at its end it would tell of the run itself.
+# Read as a run begins, before its own load counts.
 LOAD = os.getloadavg()[0]
 
 
@@ -73,10 +74,8 @@ def versions() -> dict[str, str]:
     """Those of the packages involved that are installed here."""
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from PIL import Image
+
 from derma_semantics.domain.formats import JPEG
 from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.synthetic import draw
@@ -27,7 +29,7 @@ def payloads(folder: Path | None, *, count: int = COUNT) -> list[bytes]:
         ValueError: the folder holds no JPEG.
     """
     if folder is None:
-        return [_drawn(seed) for seed in range(count)]
+        return [encoded(draw(seed, SIZE).image) for seed in range(count)]
     return [path.read_bytes() for path in jpegs(folder)]
 
 
@@ -41,12 +43,13 @@ def jpegs(folder: Path) -> list[Path]:
 
 
 def described(folder: Path | None, images: list[bytes]) -> str:
-    """What a result says of its payloads."""
+    """Describe the payloads for a result."""
     kind = "JPEG files" if folder else f"drawn pictures, {SIZE[0]} x {SIZE[1]} JPEG"
     return f"{len(images)} {kind}, {sum(map(len, images)) / len(images) / 1024:.0f} KiB on average"
 
 
-def _drawn(seed: int) -> bytes:
+def encoded(image: Image.Image) -> bytes:
+    """The picture as JPEG."""
     buffer = io.BytesIO()
-    draw(seed, SIZE).image.save(buffer, "JPEG", quality=QUALITY)
+    image.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()

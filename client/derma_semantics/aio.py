@@ -111,24 +111,24 @@ class AsyncDermaClient(BaseClient):
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> Explanation:
-        """Which pixels speak for a text; see ``DermaClient.explain``."""
+        """Explain an image for a text; see ``DermaClient.explain``."""
         check_question(prompt, condition)
         end = self._end(timeout)
         with identified(request_id) as known:
             data = await asyncio.to_thread(encoded, image)
-            asked = (data, prompt, condition, method, known, end)
-            return await AsyncRetrying(**self._policy(end))(asyncio.to_thread, self._ask_saliency, *asked)
+            arguments = (data, prompt, condition, method, known, end)
+            return await AsyncRetrying(**self._policy(end))(asyncio.to_thread, self._explain, *arguments)
 
     async def saliency_methods(self, *, timeout: float = 5.0) -> dict[str, str]:
         """The methods that ``explain`` may ask for; see ``DermaClient.saliency_methods``."""
         return await asyncio.to_thread(self._saliency.methods, timeout)
 
     async def ready(self, *, timeout: float = 5.0) -> bool:
-        """Whether the service can answer now. Asks once, for at most ``timeout`` seconds."""
+        """Check readiness once, for at most ``timeout`` seconds."""
         return await self._transport.ready(timeout)
 
     async def bundle(self, *, timeout: float = 5.0) -> ServedBundle:
-        """Which weights the service serves now; see ``DermaClient.bundle``."""
+        """The weights that the service serves now; see ``DermaClient.bundle``."""
         return ServedBundle.from_network(await self._transport.network(timeout))
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What both clients share: limits of time, names of bundles, the sidecar."""
+"""The part that both clients share: deadlines, names of bundles, the sidecar."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class BaseClient:
     def _policy(self, end: float) -> dict[str, Any]:
         return policy(min(self.retry_for, left(end)))
 
-    def _ask_saliency(
+    def _explain(
         self,
         data: bytes,
         prompt: str | None,
@@ -80,20 +80,26 @@ class BaseClient:
         request_id: str,
         end: float,
     ) -> Explanation:
-        asked: dict[str, Any] = {"prompt": prompt, "condition": condition, "method": method}
-        return self._saliency.explain(data, **asked, timeout=left(end), request_id=request_id)
+        return self._saliency.explain(
+            data,
+            prompt=prompt,
+            condition=condition,
+            method=method,
+            timeout=left(end),
+            request_id=request_id,
+        )
 
     def _served(self, digest: str) -> ServedBundle:
-        """What the service said of ``digest``; the bare digest where it did not say."""
+        """The bundle that the service named with ``digest``; the bare digest where it named none."""
         return self._bundles.get(digest, ServedBundle(digest))
 
 
 @contextmanager
 def identified(request_id: str | None) -> Iterator[str]:
-    """One question: yields its id, a new one for None; errors carry it, and the log tells how it went.
+    """One request: yield its id, a new one for None; errors carry it, and the log has the outcome.
 
     Raises:
-        ValueError: the id is none; see ``request_id.check``.
+        ValueError: the id is invalid; see ``request_id.check``.
     """
     known = new() if request_id is None else check_request_id(request_id)
     try:
@@ -106,7 +112,7 @@ def identified(request_id: str | None) -> Iterator[str]:
 
 
 def check_one(image: object, request_id: str | None) -> None:
-    """Refuse an id for a list: each of its images has its own."""
+    """Refuse a request id for a list: each of its images has its own."""
     if request_id is not None and isinstance(image, (list, tuple)):
         raise ValueError("a request id names one image, not a list of them")
 
@@ -125,7 +131,7 @@ def left(end: float) -> float:
         DeadlineExceeded: none are left.
     """
     if (seconds := end - time.monotonic()) <= 0:
-        raise DeadlineExceeded("the time for this image was over before it was answered")
+        raise DeadlineExceeded("deadline exceeded before the image was answered")
     return seconds
 
 

@@ -180,7 +180,7 @@ class DermaClient(BaseClient):
         with identified(request_id) as known:
             data = encoded(image)
             retrying = Retrying(sleep=pause, **self._policy(end))
-            return retrying(self._ask_saliency, data, prompt, condition, method, known, end)
+            return retrying(self._explain, data, prompt, condition, method, known, end)
 
     def saliency_methods(self, *, timeout: float = 5.0) -> dict[str, str]:
         """The methods that ``explain`` may ask for, and what a person calls them; the default comes first.
@@ -191,11 +191,11 @@ class DermaClient(BaseClient):
         return self._saliency.methods(timeout)
 
     def ready(self, *, timeout: float = 5.0) -> bool:
-        """Whether the service can answer now. Asks once, for at most ``timeout`` seconds."""
+        """Check readiness once, for at most ``timeout`` seconds."""
         return self._transport.ready(timeout)
 
     def bundle(self, *, timeout: float = 5.0) -> ServedBundle:
-        """Which weights the service serves now. Asks once, for at most ``timeout`` seconds.
+        """The weights that the service serves now. One request, for at most ``timeout`` seconds.
 
         Raises:
             ServiceUnavailable, DeadlineExceeded, ServiceError, AccessDenied: see ``errors``.

@@ -1,4 +1,4 @@
-"""Which pixels speak for a text: the saliency sidecar's answers, and the connection to it.
+"""Saliency: the answers of the sidecar, and the connection to it.
 
     saliency = HttpSaliency("http://127.0.0.1:8003")
     explanation = saliency.explain(Path("lesion.jpg").read_bytes(), prompt="signs of melanoma")
@@ -41,7 +41,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which parts of a photograph speak for a text, against the other conditions.
+    """A saliency map: the parts of a photograph that speak for a text, against the other conditions.
 
     Attributes:
         text: the prompt, or the condition's code.
@@ -142,7 +142,7 @@ class HttpSaliency:
     Args:
         url: its HTTP address.
         token: sent as ``Authorization: Bearer``.
-        tls: whom to trust at an ``https`` address, and what to show; default: the system's roots.
+        tls: roots and client certificate for an ``https`` address; default: the system's roots.
     """
 
     def __init__(self, url: str = DEFAULT_URL, token: str | None = None, tls: TLS | None = None) -> None:
@@ -186,28 +186,15 @@ class HttpSaliency:
             AccessDenied: the token is missing or wrong.
             ServiceUnavailable, Overloaded, DeadlineExceeded, ServiceError: see ``errors``.
         """
-        asked = {"prompt": prompt, "condition": condition, "method": method, "format": "json"}
-        body = self._post(image, asked, timeout, request_id)
+        form = {"prompt": prompt, "condition": condition, "method": method, "format": "json"}
+        body = self._post(image, form, timeout, request_id)
         try:
             return Explanation.from_dict(json.loads(body))
         except (ValueError, KeyError, TypeError) as exc:
             raise errors.ServiceError(f"{self.url} answered with something else than an explanation") from exc
 
-    def overlay_png(
-        self,
-        image: bytes,
-        *,
-        prompt: str | None = None,
-        condition: str | None = None,
-        method: str | None = None,
-        timeout: float = 30.0,
-    ) -> bytes:
-        """The overlay, drawn by the sidecar, as a PNG file; arguments and errors as for ``explain``."""
-        asked = {"prompt": prompt, "condition": condition, "method": method, "format": "png"}
-        return self._post(image, asked, timeout)
-
     def ready(self, timeout: float = 5.0) -> dict[str, Any]:
-        """What the sidecar's ``/readyz`` says: ``ready``, bundle, methods and, where it differs, why.
+        """Read the sidecar's ``/readyz``: ``ready``, bundle, methods and, where it differs, why.
 
         Raises:
             ServiceUnavailable, DeadlineExceeded, ServiceError: it does not answer.
@@ -231,10 +218,10 @@ class HttpSaliency:
             self._open[1].clear()
 
     def _post(
-        self, image: bytes, asked: Mapping[str, str | None], timeout: float, request_id: str | None = None
+        self, image: bytes, form: Mapping[str, str | None], timeout: float, request_id: str | None
     ) -> bytes:
         check_encoded(image)
-        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in form.items() if value is not None}
         # The name is a constant: those of files may tell who is on the photograph.
         given["image"] = ("image", image, "application/octet-stream")
         named = {HEADER: request_id} if request_id else {}

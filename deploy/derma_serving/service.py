@@ -19,7 +19,7 @@ from derma_semantics.wire.transport import ModelControl
 from derma_serving import weights
 from derma_serving.backoff import BackOff
 from derma_serving.drain import drain
-from derma_serving.liveness import Pulse
+from derma_serving.liveness import LivenessProbe
 from derma_serving.server import POLL, TritonServer
 from derma_serving.settings import Settings, write_private
 from derma_serving.sidecar import Sidecar
@@ -29,11 +29,11 @@ from derma_serving.supervisor import PARTS, Supervisor
 logger = logging.getLogger("derma.launcher")
 
 RETRY = 1.0
-LAST = 8.0  # seconds of the grace that Triton has to end in, once nothing is under way
+LAST = 8.0  # seconds of the grace that Triton has to end in, once nothing is in flight
 
 
 class Service:
-    """The Triton server, the saliency sidecar and what watches over them."""
+    """The Triton server, the saliency sidecar and their supervision."""
 
     def __init__(self, settings: Settings, deadline: float, grace: float) -> None:
         self.settings = settings
@@ -46,7 +46,7 @@ class Service:
         self._sidecar_starts = False
 
     def start(self) -> None:
-        """Start, and return when all parts answer, or when told to stop."""
+        """Start, and return when all parts answer, or once ``stopping`` is set."""
         self._start_server()
         self.sidecar.start()
         self.server.wait_until_ready(self.deadline, self.stopping)
@@ -77,15 +77,15 @@ class Service:
             except DermaError as exc:
                 logger.error("could not mend the service, will try again: %s", exc)
                 wait = RETRY
-            except Exception:  # the watcher must outlive whatever it meets
-                logger.exception("could not look after the service, will try again")
+            except Exception:  # the supervisor must outlive every error
+                logger.exception("supervision failed, will try again")
                 wait = RETRY
         control.close()
 
     def stop(self, end: float) -> None:
-        """Answer what was accepted, refuse what comes, and end by ``end`` (``time.monotonic``)."""
+        """Finish requests in flight, reject new ones, and end by ``end`` (``time.monotonic``)."""
         self.stopping.set()
-        self.sidecar.ask_to_stop()
+        self.sidecar.terminate()
         last = min(LAST, self.grace / 3)
         if self.server.alive:
             control = self._control()
@@ -132,7 +132,7 @@ class Service:
 
 
 class Watcher(threading.Thread):
-    """Supervises the service until it is told to stop.
+    """Supervises the service until ``stopping`` is set.
 
     It lives until ``release``, as the kernel ends a child with the thread that started it, and this one
     starts again what died.
@@ -174,7 +174,7 @@ def _supervised(service: Service) -> Iterator[None]:
     try:
         service.start()
         watcher.start()
-        Pulse(service.server, service.stopping).start()
+        LivenessProbe(service.server, service.stopping).start()
         yield
     finally:
         end = time.monotonic() + service.grace

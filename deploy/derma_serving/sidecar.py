@@ -3,8 +3,8 @@
     sidecar = Sidecar(Settings(bundle=Path("training/bundles/derma-mini")))
     sidecar.start(); sidecar.wait_until_healthy(60, threading.Event()); sidecar.stop()
 
-It runs in the project's own environment, which has PyTorch; Triton's has not. It asks its callers
-for the token in DERMA_TOKEN, where that is set.
+It runs in the project's own environment, which has PyTorch; Triton's has not. Where DERMA_TOKEN is
+set, its callers need that bearer token.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Sidecar:
                 )
             stopping.wait(POLL)
 
-    def ask_to_stop(self) -> None:
-        """It refuses new connections and answers what is under way."""
+    def terminate(self) -> None:
+        """Send SIGTERM: it rejects new connections and finishes requests in flight."""
         if self.process is not None and self.alive:
             self.process.send_signal(signal.SIGTERM)
 
@@ -91,7 +91,7 @@ class Sidecar:
         """End it, after ``grace`` seconds by force."""
         if self.process is None:
             return
-        self.ask_to_stop()
+        self.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(grace)
         with suppress(ProcessLookupError):
@@ -108,7 +108,7 @@ class Sidecar:
         ]
 
     def healthy(self) -> bool:
-        """Whether it answers, within a second."""
+        """Probe ``/healthz``, for at most a second."""
         try:
             answer = urllib3.request(
                 "GET", f"{self.settings.saliency_url}/healthz", timeout=1.0, retries=False

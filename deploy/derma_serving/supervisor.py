@@ -1,4 +1,4 @@
-"""Notices what Triton does not: a model whose Python process has died.
+"""Supervisor of Triton's models: reloads one whose Python process has died.
 
 When a stub process dies, Triton answers every later request with an error, reports the
 model ready and never restarts it. So the launcher compares, a few times a second, the
@@ -41,8 +41,8 @@ class Supervisor:
         parts: models that run in stubs; the container's ONNX Runtime backend needs none.
         shared_memory: how the names of the server's segments in /dev/shm begin.
         stopping: once it is set, nothing is unloaded, killed or loaded any more.
-        check_weights: is told the first of what is loaded together, before that, and may refuse. It
-            looks through whole graphs, while the service is down.
+        check_weights: called with the first of the models that load together, and may refuse. It
+            reads whole graphs, while the service is down.
         find_stubs: lists the living stubs of a server process: process id → model.
         kill: ends a process.
     """
@@ -96,7 +96,7 @@ class Supervisor:
         logger.warning("serving again after %.1f s", time.monotonic() - started)
 
     def _complete_canary(self, server: int) -> None:
-        """Load the candidate of a canary that was under way when Triton was started again.
+        """Load the candidate of a canary that was in progress when Triton was restarted.
 
         Once: the canary does without one that cannot be loaded.
         """

@@ -1,1 +1,1 @@
-"""Which pixels speak for a text."""
+"""Saliency maps: the pixels that speak for a text."""

@@ -1,8 +1,8 @@
-"""How many requests may be under way, and who computes: one thread, in the order of arrival.
+"""Admission control: a bound on requests in flight, and one thread that computes, in the order of arrival.
 
-desk = Desk(places=8, seconds=30.0)
-async with desk.admitted() as visit:        # Overloaded, at once, where no place is free
-    answer = await visit.compute(function, argument)     # DeadlineExceeded after 30 s in all
+admission = AdmissionControl(limit=8, seconds=30.0)
+async with admission.admit() as request:        # Overloaded, at once, over the limit
+    answer = await request.compute(function, argument)     # DeadlineExceeded after 30 s in all
 """
 
 from __future__ import annotations
@@ -19,75 +19,74 @@ from derma_semantics.domain.errors import DeadlineExceeded, Overloaded
 T = TypeVar("T")
 
 
-class Visit:
+class InFlightRequest:
     """One admitted request.
 
     Attributes:
-        waited: seconds that its computation stood in the queue.
+        queued: seconds that its computation waited for those before it.
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self.waited = 0.0
+    def __init__(self, worker: ThreadPoolExecutor) -> None:
+        self._worker = worker
+        self.queued = 0.0
         self.running: Future[Any] | None = None
 
     async def compute(self, function: Callable[..., T], *arguments: object) -> T:
         """Run the function in the computing thread, when the requests before are done."""
-        asked = time.monotonic()
+        submitted = time.monotonic()
 
         def run() -> T:
-            self.waited = time.monotonic() - asked
+            self.queued = time.monotonic() - submitted
             return function(*arguments)
 
-        future = self._desk.worker.submit(run)
-        self.running = future
+        self.running = future = self._worker.submit(run)
         return await asyncio.wrap_future(future)
 
 
-class Desk:
+class AdmissionControl:
     """Admits requests; all methods belong to one event loop.
 
     Args:
-        places: requests under way, the one that is computed included.
-        seconds: the time a request may take, from its head to its answer.
+        limit: requests in flight, the one that is computed included.
+        seconds: deadline of a request, from its head to its answer.
     """
 
-    def __init__(self, places: int, seconds: float) -> None:
-        self.places = places
+    def __init__(self, limit: int, seconds: float) -> None:
+        self.limit = limit
         self.seconds = seconds
-        self.taken = 0
-        self.worker = ThreadPoolExecutor(1, "saliency")
+        self.in_flight = 0
+        self._worker = ThreadPoolExecutor(1, "saliency")
 
     @asynccontextmanager
-    async def admitted(self) -> AsyncIterator[Visit]:
-        """A place, for at most ``seconds``.
+    async def admit(self) -> AsyncIterator[InFlightRequest]:
+        """Admit one request, for at most ``seconds``.
 
         Raises:
-            Overloaded: all places are taken.
-            DeadlineExceeded: the time is over.
+            Overloaded: too many requests are in flight.
+            DeadlineExceeded: the request took too long.
         """
-        if self.taken >= self.places:
-            raise Overloaded(f"{self.places} requests are under way, which is the limit: try later")
-        self.taken += 1
-        visit = Visit(self)
+        if self.in_flight >= self.limit:
+            raise Overloaded(f"{self.limit} requests are in flight, which is the limit: try later")
+        self.in_flight += 1
+        request = InFlightRequest(self._worker)
         try:
             async with asyncio.timeout(self.seconds):
-                yield visit
+                yield request
         except TimeoutError as exc:
             raise DeadlineExceeded(f"not answered within {self.seconds:g} s, which is the limit") from exc
         finally:
-            self._leave(visit)
+            self._release(request)
 
     def close(self) -> None:
-        self.worker.shutdown(wait=False, cancel_futures=True)
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def _leave(self, visit: Visit) -> None:
-        """Give the place back: a computation cannot be stopped, so it keeps its place to its end."""
-        if visit.running is None or visit.running.done():
-            self.taken -= 1
+    def _release(self, request: InFlightRequest) -> None:
+        """A computation cannot be stopped, so it counts as in flight to its end."""
+        if request.running is None or request.running.done():
+            self.in_flight -= 1
             return
         loop = asyncio.get_running_loop()
-        visit.running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free))
+        request.running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._decrement))
 
-    def _free(self) -> None:
-        self.taken -= 1
+    def _decrement(self) -> None:
+        self.in_flight -= 1

@@ -47,6 +47,7 @@ def npy(explanation: Explanation, image: bytes) -> bytes:
 
 
 Writer = Callable[[Explanation, bytes], bytes]
+DEFAULT_FORMAT = "png"
 FORMATS: dict[str, tuple[str, Writer]] = {
     "png": ("image/png", png),
     "json": ("application/json", as_json),

@@ -1,4 +1,4 @@
-"""The sidecar's HTTP: one question, and what operators ask.
+"""The sidecar's HTTP: POST /v1/saliency, probes and metrics.
 
     app = create_app(Explainer.from_bundle(bundle), Limits(), served=None)
 
@@ -17,11 +17,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from derma_saliency import answers
-from derma_saliency.admission import Desk
-from derma_saliency.auth import Door
+from derma_saliency.admission import AdmissionControl
+from derma_saliency.answers import FORMATS
+from derma_saliency.auth import TokenAuth
 from derma_saliency.explainer import Explainer, check_method
-from derma_saliency.forms import SCHEMA, Asked, NotAForm, drain, read_form
+from derma_saliency.forms import SCHEMA, Form, NotAForm, drain, read_form
 from derma_saliency.observe import Observed
 from derma_saliency.readiness import Readiness, Served
 from derma_saliency.texts import check_text
@@ -57,7 +57,7 @@ class Limits:
     """Bounds of the service.
 
     Attributes:
-        in_flight: requests under way; one of them is computed, the others are read or wait.
+        in_flight: requests in flight; one of them is computed, the others are read or wait.
         seconds: that a request may take.
     """
 
@@ -71,23 +71,23 @@ def create_app(
     """The sidecar as an ASGI application.
 
     Args:
-        served: asks Triton which bundle it serves.
-        token: what callers must show as ``Authorization: Bearer``; None: anyone may ask.
+        served: reads from Triton which bundle it serves.
+        token: required of callers as ``Authorization: Bearer``; None: no authentication.
     """
-    desk, observed = Desk(limits.in_flight, limits.seconds), Observed()
-    observed.in_flight.set_function(lambda: desk.taken)
+    admission, observed = AdmissionControl(limits.in_flight, limits.seconds), Observed()
+    observed.in_flight.set_function(lambda: admission.in_flight)
     readiness = Readiness(explainer, served)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.close()
+        admission.close()
 
     app = FastAPI(
         title="Derma-Semantics saliency", description="Which pixels speak for a text.", lifespan=life
     )
     if token is not None:
-        app.add_middleware(Door, token=token)
+        app.add_middleware(TokenAuth, token=token)
 
     @app.post(PATH, openapi_extra=SCHEMA, response_class=Response)
     async def saliency(request: Request) -> Response:
@@ -96,7 +96,7 @@ def create_app(
         request_id = name(request.headers.get(HEADER)) or new()
         named = {"request_id": request_id}
         try:
-            answer = await _answer(request, explainer, desk, observed)
+            answer = await _answer(request, explainer, admission, observed)
             outcome = "ok"
         except DermaError as exc:
             answer, outcome = _refusal(exc), _name(exc)
@@ -119,7 +119,7 @@ def create_app(
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        """Which weights are explained, and whether Triton serves the same; 503 where not."""
+        """The weights that are explained, compared with Triton's; 503 where they differ."""
         status, report = await readiness.check()
         return JSONResponse(report, status)
 
@@ -131,27 +131,29 @@ def create_app(
     return app
 
 
-async def _answer(request: Request, explainer: Explainer, desk: Desk, observed: Observed) -> Response:
-    async with desk.admitted() as visit:
+async def _answer(
+    request: Request, explainer: Explainer, admission: AdmissionControl, observed: Observed
+) -> Response:
+    async with admission.admit() as in_flight:
         with observed.stage("read"):
-            asked = await read_form(request)
-        check_text(asked.prompt, asked.condition)
-        check_method(asked.method)
-        explanation, body = await visit.compute(_computed, explainer, asked, observed)
-    observed.stages.labels("queue").observe(visit.waited)
-    media_type, _ = answers.FORMATS[asked.format]
+            form = await read_form(request)
+        check_text(form.prompt, form.condition)
+        check_method(form.method)
+        explanation, body = await in_flight.compute(_computed, explainer, form, observed)
+    observed.stages.labels("queue").observe(in_flight.queued)
+    media_type, _ = FORMATS[form.format]
     about = {"Derma-Method": explanation.method, "Derma-Bundle-Digest": explanation.bundle_digest}
     return Response(body, media_type=media_type, headers=about)
 
 
-def _computed(explainer: Explainer, asked: Asked, observed: Observed) -> tuple[Explanation, bytes]:
+def _computed(explainer: Explainer, form: Form, observed: Observed) -> tuple[Explanation, bytes]:
     with observed.stage("explain"):
         explanation = explainer.explain(
-            asked.image, prompt=asked.prompt, condition=asked.condition, method=asked.method
+            form.image, prompt=form.prompt, condition=form.condition, method=form.method
         )
     with observed.stage("render"):
-        _, write = answers.FORMATS[asked.format]
-        return explanation, write(explanation, asked.image)
+        _, write = FORMATS[form.format]
+        return explanation, write(explanation, form.image)
 
 
 def _refusal(error: DermaError) -> JSONResponse:

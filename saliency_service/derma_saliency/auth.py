@@ -1,6 +1,6 @@
-"""Lets in only callers who show the token. Probes, which have none, may ask whether it is ready.
+"""Auth middleware: a bearer token for every path but the probes.
 
-app.add_middleware(Door, token="...")
+app.add_middleware(TokenAuth, token="...")
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from derma_saliency.forms import drain
 OPEN = ("/healthz", "/readyz")
 
 
-class Door:
-    """ASGI middleware that answers 401 to whom it does not know."""
+class TokenAuth:
+    """ASGI middleware that answers 401 to callers without the token."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self.app = app
         self._expected = f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN or self._known(scope):
+        if scope["type"] != "http" or scope["path"] in OPEN or self._authorised(scope):
             await self.app(scope, receive, send)
             return
-        refusal = {"error": "AccessDenied", "message": "no token, or another one"}
-        await JSONResponse(refusal, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+        body = {"error": "AccessDenied", "message": "missing or invalid bearer token"}
+        await JSONResponse(body, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
         await drain(Request(scope, receive))
 
-    def _known(self, scope: Scope) -> bool:
+    def _authorised(self, scope: Scope) -> bool:
         shown = Headers(scope=scope).get("authorization", "")
         return hmac.compare_digest(shown.encode(), self._expected)

@@ -1,4 +1,4 @@
-"""derma-saliency: which pixels speak for a text.
+"""derma-saliency: saliency maps for a prompt or a condition.
 
     derma-saliency serve training/bundles/derma-mini --triton 127.0.0.1:8001
     derma-saliency evaluate training/bundles/derma-mini --images images/ --masks masks/ --out report/
@@ -53,7 +53,7 @@ def main() -> None:
     default=8,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Requests under way at once; one is computed, more than these get 503.",
+    help="Requests in flight at once; one is computed, more than these get 503.",
 )
 @click.option(
     "--timeout",
@@ -78,7 +78,7 @@ def serve(
 
     Also: /healthz, /readyz (503 where Triton serves other weights), /metrics and /docs.
 
-    Where DERMA_TOKEN is set, callers must show it; the first two are open. DERMA_CA, DERMA_CERT,
+    Where DERMA_TOKEN is set, callers must send it; the first two are open. DERMA_CA, DERMA_CERT,
     DERMA_KEY and DERMA_TLS_NAME say how to speak to a Triton with TLS.
     """
     # Before PyTorch loads: on a busy machine threads that spin while they wait keep each other waiting.

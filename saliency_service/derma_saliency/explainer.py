@@ -74,7 +74,7 @@ class Explainer:
         condition: str | None = None,
         method: str | None = None,
     ) -> Explanation:
-        """Which patches of an encoded image speak for a prompt or for a condition.
+        """Explain the score of an encoded image for a prompt or a condition, patch by patch.
 
         Raises:
             InvalidImage: one of its subclasses, naming the problem and the limit.

@@ -1,7 +1,7 @@
 """The multipart form of a request, read in bounds and kept in memory.
 
-asked = await read_form(request)
-asked.image, asked.prompt, asked.format
+form = await read_form(request)
+form.image, form.prompt, form.format
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from derma_saliency.answers import FORMATS
+from derma_saliency.answers import DEFAULT_FORMAT, FORMATS
 from derma_semantics.domain.contract import MAX_ENCODED_BYTES
 from derma_semantics.domain.errors import ImageTooLarge, InvalidRequest
 
-DEFAULT_FORMAT = next(iter(FORMATS))
 FIELDS = ("prompt", "condition", "method", "format")
 # What stands around the image: boundaries, part headers and the texts.
 MAX_BODY = MAX_ENCODED_BYTES + 2**16
@@ -54,8 +53,8 @@ class NotAForm(InvalidRequest):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a request asks for."""
+class Form:
+    """The fields of a request."""
 
     image: bytes
     prompt: str | None
@@ -70,7 +69,7 @@ class _InMemory(MultiPartParser):
     spool_max_size = MAX_BODY
 
 
-async def read_form(request: Request) -> Asked:
+async def read_form(request: Request) -> Form:
     """Read the body, refusing too large a one before and while it comes.
 
     Raises:
@@ -87,7 +86,7 @@ async def read_form(request: Request) -> Asked:
     except (MultiPartException, KeyError, UnicodeDecodeError) as exc:
         raise InvalidRequest(f"the form cannot be read: {exc}") from exc
     try:
-        return await _asked(form)
+        return await _fields(form)
     finally:
         await form.close()
 
@@ -109,7 +108,7 @@ async def _bounded(request: Request) -> AsyncGenerator[bytes, None]:
         yield piece
 
 
-async def _asked(form: FormData) -> Asked:
+async def _fields(form: FormData) -> Form:
     image = form.get("image")
     if not isinstance(image, UploadFile):
         raise InvalidRequest("the form holds no file named image")
@@ -119,7 +118,7 @@ async def _asked(form: FormData) -> Asked:
     answer = texts.pop("format") or DEFAULT_FORMAT
     if answer not in FORMATS:
         raise InvalidRequest(f"unknown format: expected one of {', '.join(FORMATS)}")
-    return Asked(await image.read(), **texts, format=answer)
+    return Form(await image.read(), **texts, format=answer)
 
 
 def _text(form: FormData, name: str) -> str | None:

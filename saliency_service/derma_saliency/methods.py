@@ -1,4 +1,4 @@
-"""Which patches speak for a text: one function a method, in the table ``METHODS``.
+"""Saliency methods: one function each, in the table ``METHODS``.
 
     relevance, answers = METHODS["attention"].relevance(classifier, pixels, directions)
     relevance                           # (B, 14, 14), fp32, >= 0: rows and columns of patches

@@ -1,4 +1,4 @@
-"""What Prometheus sees of the sidecar.
+"""Metrics of the sidecar, for Prometheus.
 
 observed = Observed()
 with observed.stage("explain"): ...
@@ -17,7 +17,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Observed:
-    """Requests by outcome, seconds by stage, and how many are under way."""
+    """Requests by outcome, seconds by stage, and requests in flight."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -35,7 +35,7 @@ class Observed:
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "derma_saliency_in_flight", "Requests under way, queued ones included.", registry=self.registry
+            "derma_saliency_in_flight", "Requests in flight, queued ones included.", registry=self.registry
         )
 
     @contextmanager

@@ -1,6 +1,6 @@
-"""Keeps a worker at work: forked from a process that has loaded everything, it is back at once when it dies.
+"""Prefork supervisor: a worker, forked from a process that has loaded everything, is replaced when it dies.
 
-    keep(work, listener, grace=35.0)        # until SIGTERM or SIGINT
+    supervise(work, listener, grace=35.0)       # until SIGTERM or SIGINT
 
 This process must not have begun what a fork breaks: threads of PyTorch, CUDA, a gRPC channel. Callers that
 come while no worker lives wait in the listener's queue.
@@ -29,23 +29,23 @@ FIRST, MOST = 1.0, 5.0  # the pause before the next of several that did not, dou
 log = logging.getLogger("derma_saliency.prefork")
 
 
-def keep(work: Callable[[], None], listener: socket.socket, grace: float) -> None:
-    """Have ``work`` run in a forked process, and another whenever that is killed.
+def supervise(work: Callable[[], None], listener: socket.socket, grace: float) -> None:
+    """Run ``work`` in a forked process, and another whenever that is killed.
 
-    Told to end, it closes the listener, tells the worker, and waits ``grace`` seconds for its end. A worker
-    that fails by itself, as by an exception, ends this process too, with its exit code.
+    On a signal it closes the listener, sends SIGTERM to the worker, and waits ``grace`` seconds for its end.
+    A worker that fails by itself, as by an exception, ends this process too, with its exit code.
     """
-    told, pause = _told(), 0.0
+    stop, pause = _stop_signal(), 0.0
     while True:
         worker, began = _forked(work), time.monotonic()
-        if told in wait([worker.sentinel, told]):
+        if stop in wait([worker.sentinel, stop]):
             break
         worker.join()
         if worker.exitcode and worker.exitcode > 0:
             sys.exit(worker.exitcode)
         pause = 0.0 if time.monotonic() - began > STEADY else min(max(FIRST, 2 * pause), MOST)
         log.error("the worker ended (%s); another starts after %.0f s", worker.exitcode, pause)
-        if wait([told], pause):
+        if wait([stop], pause):
             break
     listener.close()
     worker.terminate()
@@ -54,8 +54,8 @@ def keep(work: Callable[[], None], listener: socket.socket, grace: float) -> Non
     worker.join()
 
 
-def _told() -> int:
-    """A descriptor that can be read once a signal came, whenever that was."""
+def _stop_signal() -> int:
+    """A descriptor that becomes readable at the first signal, whenever that came."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
@@ -74,7 +74,7 @@ def _forked(work: Callable[[], None]) -> ForkProcess:
         for number in SIGNALS:
             signal.signal(number, lambda *_: sys.exit(0))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        if os.getppid() == parent:  # it may have died before the kernel was asked to tell
+        if os.getppid() == parent:  # it may have died before prctl
             work()
 
     worker = FORK.Process(target=run, daemon=True)

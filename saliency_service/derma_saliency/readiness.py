@@ -1,4 +1,4 @@
-"""Whether Triton serves the weights that the sidecar explains.
+"""Readiness: compares the bundle that Triton serves with the one that the sidecar explains.
 
 readiness = Readiness(explainer, served=client.bundle)      # client: an AsyncDermaClient
 status, report = await readiness.check()
@@ -24,7 +24,7 @@ class Readiness:
     """Compares digests.
 
     Args:
-        served: asks Triton for its bundle; None where no Triton is given.
+        served: reads Triton's bundle; None where no Triton is given.
     """
 
     def __init__(self, explainer: Explainer, served: Served | None) -> None:

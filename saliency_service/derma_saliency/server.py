@@ -1,4 +1,4 @@
-"""Runs the sidecar until SIGTERM or SIGINT, then lets what is under way end.
+"""Runs the sidecar until SIGTERM or SIGINT, then finishes the requests in flight.
 
 serve(Explainer.from_bundle(bundle, "cpu"), Address("127.0.0.1", 8003), Limits(), None)
 """
@@ -13,20 +13,20 @@ import uvicorn
 
 from derma_saliency.app import Limits, create_app
 from derma_saliency.explainer import Explainer, best_device
-from derma_saliency.prefork import keep
+from derma_saliency.prefork import supervise
 from derma_saliency.readiness import Served
 from derma_semantics import AsyncDermaClient
 from derma_semantics.domain.diagnosis import ServedBundle
 
-# Open connections of all kinds, also of those that have asked nothing yet.
+# Open connections of all kinds, idle ones included.
 CONNECTIONS = 256
 TRITON_SECONDS = 2.0
-LAST = 4.0  # seconds for its end, once nothing is under way
+LAST = 4.0  # seconds for its end, once nothing is in flight
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the sidecar listens."""
+    """Host and port of the listener."""
 
     host: str
     port: int
@@ -45,7 +45,7 @@ def serve(
     Args:
         explainer: on the CPU; the process that serves moves it to a GPU where there is one.
         triton: whose bundle ``/readyz`` compares with; None to compare with none.
-        token: what callers must show; None: anyone may ask.
+        token: required of callers; None: no authentication.
         threads: of the network; None: all cores.
 
     Raises:
@@ -69,7 +69,7 @@ def serve(
         )
         uvicorn.Server(config).run(sockets=[listener])
 
-    keep(work, listener, graceful + LAST)
+    supervise(work, listener, graceful + LAST)
 
 
 def _served(triton: AsyncDermaClient | None) -> Served | None:

@@ -1,4 +1,4 @@
-"""Texts to directions: what an image is compared with, and what is taken off.
+"""Texts to directions, whose product with an image's embedding is the score.
 
 texts = Texts(model, tokenizer, conditions)     # conditions: (7, D), unit vectors
 texts.direction(condition="MEL")                # (D,): its definitions minus the other six's mean
@@ -56,7 +56,7 @@ class Texts:
 
 
 def check_text(prompt: str | None, condition: str | None) -> None:
-    """Refuse what cannot be asked.
+    """Refuse an invalid prompt or condition.
 
     Raises:
         InvalidRequest: neither or both are given, an unknown condition, or a prompt that is empty,

@@ -1,4 +1,4 @@
-"""What happens inside the image tower's blocks during one forward pass.
+"""Records the tensors inside the image tower's blocks during one forward pass.
 
     with recorded(visual, first=8) as blocks:
         embedding = visual(images)
@@ -79,7 +79,7 @@ def to_grid(visual: Tower, patches: Tensor) -> Tensor:
 
 
 def prefix(visual: Tower) -> int:
-    """How many tokens stand before the patches: the class token, and registers where there are any."""
+    """The number of tokens before the patches: the class token, and registers where there are any."""
     return int(visual.trunk.num_prefix_tokens)
 
 

@@ -143,11 +143,10 @@ async def test_the_baseline_gives_our_answer(mini, client, tmp_path, jpeg):
     """Otherwise the comparison would be with something else."""
     ours = {f.condition.code: f.probability for f in client.classify(jpeg(1)).differential}
     with baseline(mini, tmp_path) as running:
-        async with running.connect() as sender:
-            await sender.send(jpeg(1))
-            answer = await sender._client.post(sender._url, content=jpeg(1))
+        async with running.connect() as send:
+            answer = await send(jpeg(1))
             with pytest.raises(httpx.HTTPStatusError):
-                await sender.send(b"no picture")
+                await send(b"no picture")
     assert answer.json() == pytest.approx(ours, abs=1e-4)
 
 

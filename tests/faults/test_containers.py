@@ -108,14 +108,14 @@ def test_the_service_runs_and_drains(repository, mini, until, jpeg, note):
             assert client.classify(jpeg(0)).bundle.name == "derma-mini"
             assert client.explain(jpeg(0), condition="MEL", method="grad-cam").grid.max() == 1
         with classifying(url, jpeg(0), 16) as journal:
-            until(lambda: len(journal.requests) > 50, 60, "the load runs")
+            until(lambda: len(journal) > 50, 60, "the load runs")
             told = time.monotonic()
             first.send_signal(signal.SIGTERM)
             output, _ = outer.communicate(timeout=90)
             took = time.monotonic() - told
     assert outer.returncode == 0, output
-    lost = lost_of(journal.requests, told)
-    under_way = under_way_of(journal.requests, told)
+    lost = lost_of(journal, told)
+    under_way = under_way_of(journal, told)
     note("container", started_s=started, under_way=len(under_way), lost=len(lost), exit_s=took)
     assert lost == []
     assert took < GRACE

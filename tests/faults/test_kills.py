@@ -15,9 +15,9 @@ import psutil
 import pytest
 import urllib3
 
+from derma_bench.load.loops import background
 from derma_saliency.prefork import STEADY
 from derma_semantics import DermaClient
-from tests.faults.traffic import asking
 from tests.faults.vitals import SIDECAR, vitals
 from tests.services import start, stop
 
@@ -34,7 +34,7 @@ def load(service, image):
     """Photographs from three clients, explanations from one; all try again for a while."""
     with (
         DermaClient(service.url, saliency_url=service.saliency, **PATIENCE) as client,
-        asking(
+        background(
             *[lambda: client.classify(image)] * 3,
             lambda: client.explain(image, condition="MEL"),
             pause=PAUSE,
@@ -78,18 +78,18 @@ def test_killed_parts_come_back(start_service, mini, until, jpeg, amount, note):
     rng.shuffle(parts)
     service, back = start_service(f"--bundle={mini}"), {}
     with DermaClient(service.url) as client, load(service, jpeg(0)) as journal:
-        until(lambda: len(journal.requests) > 20, 60, "the load runs")
+        until(lambda: len(journal) > 20, 60, "the load runs")
         segments = len(service.segments())
         for part in parts:
             time.sleep(rng.uniform(0, 1))
             back.setdefault(part, []).append(kill(service, client, part, until))
             until(lambda: len(service.segments()) <= segments, 10, f"{part} leaves no shared memory behind")
-        before = len(journal.requests)
-        until(lambda: len(journal.requests) > before + 20, 30, "the load goes on")
+        before = len(journal)
+        until(lambda: len(journal) > before + 20, 30, "the load goes on")
     note(
         "killed parts",
         kills=len(parts),
-        requests=len(journal.requests),
+        requests=len(journal),
         failed=len(journal.failures),
         slowest_recovery_s={part: max(times) for part, times in sorted(back.items())},
         orphans=0,
@@ -166,8 +166,11 @@ def test_everything_ends_with_the_launcher(start_service, mini, until, jpeg, amo
     service = start_service(f"--bundle={mini}")
     parts = [one.pid for one in vitals(service).values()]
     assert len(parts) == 6
-    with DermaClient(service.url, retry_for=0) as client, asking(lambda: client.classify(jpeg(0))) as journal:
-        until(lambda: len(journal.requests) > 5, 60, "the load runs")
+    with (
+        DermaClient(service.url, retry_for=0) as client,
+        background(lambda: client.classify(jpeg(0))) as journal,
+    ):
+        until(lambda: len(journal) > 5, 60, "the load runs")
         journal.stop.set()
         service.launcher.kill()
         killed = time.monotonic()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from derma_bench.load.loops import closed_loop, open_loop
 from derma_export.rollout.flow import Rollout
 from derma_export.rollout.trial import Trial
 from derma_semantics import DermaClient
@@ -16,7 +19,7 @@ from derma_semantics.wire.transport import ModelControl
 from derma_serving.runtime.engine import Engine
 from derma_training.bundle import Bundle
 from tests.faults.releases import release, served
-from tests.faults.traffic import arriving, kept_busy, percentile, sender, throughput
+from tests.faults.traffic import wire
 from tests.services import start, stop
 
 LIMIT = 10.0  # seconds: default_timeout_microseconds of both queues
@@ -76,33 +79,39 @@ async def overloaded(service, images, lasting, amount, note):
     ``lasting``: seconds of each measurement of capacity, and of the burst.
     """
     steady, long = lasting
-    async with sender(service.url, *images) as ask:
-        before = await kept_busy(ask, WORKERS, 2)
-        busy = await kept_busy(ask, WORKERS, steady)
+    async with wire(service.url) as send:
+        before = await closed_loop(send, images, WORKERS, 2)
+        busy = await closed_loop(send, images, WORKERS, steady)
         capacity = throughput(busy)
-        burst = await arriving(ask, 3 * capacity, long)
+        burst = await open_loop(send, images, 3 * capacity, long, outstanding=sys.maxsize)
         sent = max(one.sent for one in burst)
         drained = max(one.ended for one in burst) - sent
         while time.monotonic() - sent < RETURN:
-            before += await kept_busy(ask, 1, 0.1)
-        after = await kept_busy(ask, WORKERS, steady)
-    accepted = [one.seconds for one in burst if one.failure is None]
+            before += await closed_loop(send, images, 1, 0.1)
+        after = await closed_loop(send, images, WORKERS, steady)
+    accepted = [one.ended - one.sent for one in burst if one.failure is None]
     refused = [one for one in burst if one.failure is not None]
-    took = [one.seconds for one in refused]
+    took = [one.ended - one.sent for one in refused]
     note(
         capacity_per_s=capacity,
         sent=len(burst),
         accepted=len(accepted),
         refused=len(refused),
-        accepted_p99_s=percentile(accepted, 99),
-        refusals_ms={f"p{q}": 1e3 * percentile(took, q) for q in (50, 95, 99, 100)},
+        accepted_p99_s=float(np.percentile(accepted, 99)),
+        refusals_ms={f"p{q}": 1e3 * float(np.percentile(took, q)) for q in (50, 95, 99, 100)},
         refused_by=dict(Counter(str(one.failure).rpartition("] ")[2] for one in refused)),
         queue_empty_after_s=drained,
         capacity_after_5_s=throughput(after),
     )
     assert {type(one.failure) for one in refused} == {Overloaded}
-    assert percentile(accepted, 99) < LIMIT
-    assert percentile(took, amount(50, 95)) < REFUSAL
+    assert np.percentile(accepted, 99) < LIMIT
+    assert np.percentile(took, amount(50, 95)) < REFUSAL
     assert all(one.failure is None for one in after)
     assert throughput(after) > amount(0.4, 0.7) * capacity
     return sum(one.failure is None for one in (*before, *busy, *burst, *after))
+
+
+def throughput(requests):
+    """Answers a second."""
+    answered = [one.ended for one in requests if one.failure is None]
+    return len(answered) / (max(answered) - min(one.sent for one in requests))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from derma_bench.load.loops import background
 from derma_export.exporter import Task, export_bundle
 from derma_export.gate import GateFailed
 from derma_export.graph import OnnxClassifier
@@ -29,7 +30,6 @@ from derma_serving.runtime.integrity import versions
 from derma_training.bundle import Bundle
 from tests.faults.releases import corrupt_graph, cut_graph, failing_warm_up, release, served
 from tests.faults.test_shutdown import GRACE, drained, lost_of, under_way_of
-from tests.faults.traffic import asking
 from tests.services import start, stop
 
 BREAKS = (corrupt_graph, failing_warm_up, cut_graph)
@@ -75,7 +75,7 @@ def load(service, image):
             sent = time.monotonic()
             seen.append((sent, client.classify(image).bundle.digest))
 
-        with asking(*[ask] * 3, pause=PAUSE) as journal:
+        with background(*[ask] * 3, pause=PAUSE) as journal:
             yield journal, seen
 
 
@@ -130,7 +130,7 @@ def test_rollouts_under_load_lose_nothing(
         "roll-out",
         roll_outs=count,
         broken_ones=len(kinds) + 1,
-        requests=len(journal.requests),
+        requests=len(journal),
         failed=len(journal.failures),
         slowest_load_and_check_s=slowest,
         roll_back_s=back,
@@ -192,9 +192,7 @@ def test_a_canary_answers_its_share(service, rollout, make, trial, jpeg, until, 
             assert done.returncode == 0, done.stderr
             left = stable if end == "abort" else canary
             assert {a.bundle.digest for a in rollout.client.classify(images[:50])} == {left}
-    note(
-        "canary", wanted=share / 100, got=shares, requests=len(journal.requests), failed=len(journal.failures)
-    )
+    note("canary", wanted=share / 100, got=shares, requests=len(journal), failed=len(journal.failures))
     assert journal.failures == []
     assert {row["name"] for row in rollout.control.index()} & {CANARY.name, CANDIDATE.name} == set()
 

@@ -27,7 +27,7 @@ AT_THE_DOOR = f"Request for unknown model: '{CLASSIFIER.name}'"
 def drained(service, until, image, clients=16):
     """Ends a service that so many clients keep busy; what became of them, and the seconds it took."""
     with classifying(service.url, image, clients) as journal:
-        until(lambda: len(journal.requests) > 50, 60, "the load runs")
+        until(lambda: len(journal) > 50, 60, "the load runs")
         told = time.monotonic()
         service.launcher.send_signal(signal.SIGTERM)
         output, _ = service.launcher.communicate(timeout=90)
@@ -35,8 +35,8 @@ def drained(service, until, image, clients=16):
     assert service.launcher.returncode == 0, output
     assert service.processes() == []
     assert service.segments() == []
-    assert any(one.failure is None for one in under_way_of(journal.requests, told))
-    return journal.requests, told, took
+    assert any(one.failure is None for one in under_way_of(journal, told))
+    return journal, told, took
 
 
 def under_way_of(requests, told):

@@ -1,5 +1,7 @@
 """The command line: what it teaches, and how it refuses."""
 
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
@@ -7,17 +9,33 @@ from click import ClickException
 from click.testing import CliRunner
 
 from derma_bench.cli import main
-from derma_bench.failures import reported
+from derma_bench.commands.options import session
 from derma_serving.settings import TEMPLATES
 
 
 def test_help_teaches():
     run = CliRunner().invoke
     assert "derma-bench saturate --p99 100" in run(main, ["--help"]).output
-    for command in ("service", "saturate", "engine", "decode", "report"):
+    for command in main.commands:
         done = run(main, [command, "--help"])
         assert done.exit_code == 0, done.output
         assert "--smoke" in done.output or command == "report"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, derma_bench.cli\n"
+        "try: derma_bench.cli.main(['--help'])\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "saturate" in done.stdout
+    loaded = {name.split(".")[0] for name in done.stderr.split()}
+    ours = {"derma_bench", "derma_semantics"}
+    assert {name for name in loaded if name.startswith("derma")} == ours
+    assert not loaded & {"torch", "numpy", "onnxruntime", "grpc", "PIL", "matplotlib", "httpx"}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +44,7 @@ def test_help_teaches():
         (["service", "--concurrency", "1,x"], "no list such as"),
         (["service", "--concurrency", "0"], "start at 1"),
         (["service", "--against", "nobody"], "nobody"),
+        (["decode", "--size", "large"], "no size such as"),
         (["saturate"], "--p99"),
         (["report", "missing.json", "--out", "x"], "missing.json"),
     ],
@@ -39,7 +58,7 @@ def test_wrong_usage_is_told(arguments, words):
 def test_a_sending_process_that_died_is_told():
     with (
         pytest.raises(ClickException, match="a process that sends images died.*fewer --processes"),
-        reported(),
+        session(),
     ):
         raise BrokenProcessPool("terminated abruptly")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from derma_bench.engine.ceiling import Gemm, flops
-from derma_bench.engine.fidelity import companions, differences, fidelity
-from derma_bench.engine.kinds import KINDS, REFERENCE, Contender
-from derma_bench.engine.measure import Plan, bursts, measure, summary
+from derma_bench.engine.contenders import Contender, companions, differences, fidelity
+from derma_bench.engine.kinds import REFERENCE
+from derma_bench.engine.measure import Plan, measure, summary, turns
+from derma_bench.turns import by_turns
 from derma_export.exact import class_token_only
 from derma_export.samples import Samples
 from derma_training.bundle import Bundle
@@ -112,16 +112,16 @@ def test_differences_are_those_of_the_worst_image() -> None:
 
 
 def test_engines_and_products_take_turns() -> None:
-    turns: list[str] = []
+    called: list[str] = []
 
     def noting(name: str) -> Callable[[Tensor], Answers]:
-        return lambda pixels: (turns.append(f"{name}{len(pixels)}"), honest(pixels))[1]
+        return lambda pixels: (called.append(f"{name}{len(pixels)}"), honest(pixels))[1]
 
     contenders = [Contender(name, "fp32", noting(name), 1) for name in "ab"]
-    gemm = Gemm("fake", "fp32", 1, 1, 1, lambda: turns.append("gemm"))
-    rows = bursts(contenders, [gemm], PIXELS, Plan((1, 8), rounds=2, seconds=0))
+    gemm = Gemm("fake", "fp32", 1, 1, 1, lambda: called.append("gemm"))
+    rows = by_turns(turns(contenders, [gemm], PIXELS, Plan((1, 8), seconds=0)), rounds=2)
     once = ["gemm"] * 4 + [f"{name}{batch}" for batch in (1, 8) for name in "ab" for _ in range(2)]
-    assert turns == 2 * once  # eight images of six: some come twice
+    assert called == 2 * once  # eight images of six: some come twice
     assert [row["round"] for row in rows] == [0] * 5 + [1] * 5
 
 
@@ -157,9 +157,3 @@ def test_one_image_cannot_calibrate_and_compare(mini: Path, tmp_path: Path) -> N
     samples = Samples(torch.zeros(1, 224, 224, 3, dtype=torch.uint8), ("one",), "test")
     with pytest.raises(ValueError, match="two images"):
         measure(Bundle.open(mini), [REFERENCE], samples, Plan(), tmp_path)
-
-
-def test_the_table_of_engines_holds_together() -> None:
-    assert next(iter(KINDS)) == REFERENCE
-    assert {kind.device for kind in KINDS.values()} == {"cpu", "cuda"}
-    assert replace(KINDS["cuda-fp16"], provider="cpu").device == "cpu"

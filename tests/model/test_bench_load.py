@@ -5,13 +5,14 @@ import threading
 import time
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
 
 import numpy as np
 import pytest
 
 from derma_bench.load.generator import Generator
-from derma_bench.load.journal import latency
-from derma_bench.load.loops import closed_loop, open_loop, poisson
+from derma_bench.load.loops import arrivals, background, closed_loop, open_loop
+from derma_bench.load.outcome import Load, latency
 from derma_bench.load.senders import http
 from derma_bench.payloads import payloads
 
@@ -28,7 +29,7 @@ class FakeSender:
         self.under_way = 0
         self.most = 0
 
-    async def send(self, image):
+    async def __call__(self, image):
         self.sent.append(image)
         if image == b"bad":
             raise OSError("refused")
@@ -49,6 +50,10 @@ def test_percentiles_are_numpys_in_milliseconds():
     assert latency([]) == {}
 
 
+def poisson(rate, seconds, seed):
+    return np.array(list(takewhile(lambda moment: moment < seconds, arrivals(rate, seed))))
+
+
 def test_poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process():
     moments = poisson(50, 400, seed=1)
     gaps = np.diff(moments)
@@ -58,20 +63,27 @@ def test_poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process():
     counts = np.bincount(moments.astype(int), minlength=400)
     assert counts.var() / counts.mean() == pytest.approx(1, abs=0.2)
     assert moments[0] > 0
-    assert moments[-1] < 400
     assert np.array_equal(moments, poisson(50, 400, seed=1))
     assert not np.array_equal(moments[:10], poisson(50, 400, seed=2)[:10])
-
-
-def test_no_rate_is_no_process():
     with pytest.raises(ValueError, match="must be positive"):
-        poisson(0, 1, seed=0)
+        next(arrivals(0, seed=0))
+
+
+async def closed(sender, images, workers, seconds, warm_up=0.0):
+    begin = time.monotonic()
+    requests = await closed_loop(sender, images, workers, warm_up + seconds)
+    return Load.of("closed", workers, requests, begin + warm_up, begin + warm_up + seconds)
+
+
+async def opened(sender, rate, seconds, **options):
+    begin = time.monotonic()
+    requests = await open_loop(sender, IMAGES, rate, seconds, **options)
+    return Load.of("open", rate, requests, begin, begin + seconds)
 
 
 async def test_closed_loop_keeps_its_workers_busy_and_awaits_what_it_sent():
     sender = FakeSender(0.02)
-    journal = await closed_loop(sender, IMAGES, workers=4, seconds=0.5, warm_up=0.1)
-    found = journal.load("closed", 4)
+    found = await closed(sender, IMAGES, workers=4, seconds=0.5, warm_up=0.1)
     assert sender.most == 4
     assert sender.under_way == 0
     assert set(sender.sent) == set(IMAGES)
@@ -83,7 +95,7 @@ async def test_closed_loop_keeps_its_workers_busy_and_awaits_what_it_sent():
 
 async def test_closed_loop_counts_failures_by_kind_and_backs_off():
     sender = FakeSender()
-    found = (await closed_loop(sender, [b"bad"], workers=2, seconds=0.3, warm_up=0)).load("closed", 2)
+    found = await closed(sender, [b"bad"], workers=2, seconds=0.3)
     assert set(found.failures) == {"OSError"}
     assert found.completed == 0
     assert len(sender.sent) < 30
@@ -91,26 +103,36 @@ async def test_closed_loop_counts_failures_by_kind_and_backs_off():
 
 async def test_open_loop_measures_from_when_a_request_was_due():
     """One place of 0.05 s at 40 arrivals a second: the queue grows, and latency must say so."""
-    journal = await open_loop(FakeSender(0.05, places=1), IMAGES, rate=40, seconds=1.0, warm_up=0)
-    found = journal.load("open", 1)
+    found = await opened(FakeSender(0.05, places=1), rate=40, seconds=1.0)
     assert found.latency_ms["max"] > 500
     assert found.completed == found.sent == pytest.approx(40, abs=20)
     assert found.throughput <= 22
 
 
-async def test_open_loop_bounds_what_is_under_way():
+async def test_open_loop_bounds_what_is_in_flight():
     sender = FakeSender(0.5)
-    journal = await open_loop(sender, IMAGES, rate=200, seconds=0.3, warm_up=0, outstanding=5)
-    found = journal.load("open", 1)
+    found = await opened(sender, rate=200, seconds=0.3, outstanding=5)
     assert sender.most == 5
     assert found.failures["overflow"] == found.sent - found.completed > 10
 
 
 async def test_open_loop_gives_up_on_answers_that_never_come():
-    journal = await open_loop(FakeSender(60), IMAGES, rate=20, seconds=0.3, warm_up=0, patience=0.1)
-    found = journal.load("open", 1)
+    found = await opened(FakeSender(60), rate=20, seconds=0.3, patience=0.1)
     assert found.completed == 0
     assert found.failures["unfinished"] == found.sent > 0
+
+
+def test_background_repeats_calls_until_the_block_ends(until):
+    def fail():
+        raise OSError("refused")
+
+    with background(lambda: time.sleep(0.01), fail) as requests:
+        until(lambda: len(requests) > 5)
+    count = len(requests)
+    assert {type(failure) for failure in requests.failures} == {OSError}
+    assert 0 < len(requests.failures) < count
+    time.sleep(0.1)
+    assert len(requests) == count
 
 
 class SlowPost(BaseHTTPRequestHandler):

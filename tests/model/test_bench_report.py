@@ -11,10 +11,10 @@ from PIL import Image
 
 from derma_bench.cli import main
 from derma_bench.hardware import machine
-from derma_bench.load.journal import Load
+from derma_bench.load.outcome import Load
 from derma_bench.report import record, table
 from derma_bench.report.plots import draw, stages, throughput
-from derma_bench.service.comparison import summary
+from derma_bench.service.summary import summary
 
 
 def answers(rate, ms):
@@ -27,7 +27,7 @@ def service_record(smoke=False, variants=()):
     for concurrency in (1, 2):
         for name, rate in (("derma", 40), *((name, 20) for name in variants), ("baseline", 10)):
             row = answers(rate * concurrency, 30.0)
-            row |= {"contender": name, "concurrency": concurrency, "repeat": 0}
+            row |= {"contender": name, "concurrency": concurrency, "round": 0}
             if name != "baseline":
                 row |= {"occupancy": {"decode": 1.0, "network": 72 / rate}}
                 row |= {"stages_ms": {"client and gRPC": 2.0, "decode: infer": 4.0, "network: infer": 24.0}}

@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from derma_bench.load.generator import Generator
-from derma_bench.ratios import ratio
 from derma_bench.report import table
-from derma_bench.servers.running import Running
+from derma_bench.servers.processes import Running
 from derma_bench.service import triton_statistics
-from derma_bench.service.comparison import Plan, compare, summary
-from derma_bench.service.contenders import ServiceContender, served_engine, served_graph
+from derma_bench.service.contenders import Plan, ServiceContender, served_engine, served_graph
+from derma_bench.service.measure import turns
+from derma_bench.service.summary import summary
+from derma_bench.turns import by_turns, ratio
 
 
 class FakeContender:
@@ -37,7 +38,7 @@ def test_contenders_take_turns():
     log = []
     ours = FakeContender("derma", [10, 20, 12, 22], log)
     other = FakeContender("baseline", [5, 4, 4, 4], log)
-    rounds = compare([ours, other], Plan((1, 4), 1, repeats=2), lambda _: None)
+    rounds = by_turns(turns([ours, other], Plan((1, 4))), rounds=2)
     assert log == [("derma", 1), ("baseline", 1), ("derma", 4), ("baseline", 4)] * 2
     figures = summary(rounds, "derma")
     assert [level["concurrency"] for level in figures["levels"]] == [1, 4]
@@ -47,7 +48,8 @@ def test_contenders_take_turns():
 
 
 def test_one_that_answered_nothing_has_no_ratio_but_its_figures():
-    rounds = compare([FakeContender("derma", [1], []), FakeContender("peer", [0], [])], Plan((1,), 1, 1))
+    both = [FakeContender("derma", [1], []), FakeContender("peer", [0], [])]
+    rounds = by_turns(turns(both, Plan((1,))), rounds=1)
     figures = summary(rounds, "derma")
     assert figures["best_ratios"] == {}
     assert figures["best"]["peer"]["median"] == 0
@@ -55,14 +57,13 @@ def test_one_that_answered_nothing_has_no_ratio_but_its_figures():
 
 
 def test_a_service_is_measured_while_idle_ones_are_watched():
-    class Sender:
-        async def send(self, image):
-            sum(range(100_000))  # some milliseconds, more than a tick of the process clock in all
-            await asyncio.sleep(0.01)
+    async def send(image):
+        sum(range(100_000))  # some milliseconds, more than a tick of the process clock in all
+        await asyncio.sleep(0.01)
 
     @asynccontextmanager
     async def connect():
-        yield Sender()
+        yield send
 
     idle = Running("other", connect, pid=os.getpid())  # this process is busy itself
     row = ServiceContender(Running("derma", connect), Generator([b"image"]), [idle]).measure(

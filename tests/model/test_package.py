@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,68 @@ import derma_semantics
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_everything_exported_exists():
-    for name in derma_semantics.__all__:
-        assert getattr(derma_semantics, name).__name__ if name != "CONDITIONS" else True
-    assert dir(derma_semantics) == sorted(derma_semantics.__all__)
+CLIENT = Path(derma_semantics.__file__).parent
+# Every public name, and the module that defines it.
+PUBLIC = {
+    "derma_semantics": {
+        "AsyncDermaClient": "derma_semantics.aio",
+        "DermaClient": "derma_semantics.client",
+        "CONDITIONS": "derma_semantics.domain.conditions",
+        "Condition": "derma_semantics.domain.conditions",
+        "RiskLevel": "derma_semantics.domain.conditions",
+        "Triage": "derma_semantics.domain.contract",
+        "Diagnosis": "derma_semantics.domain.diagnosis",
+        "Finding": "derma_semantics.domain.diagnosis",
+        "ServedBundle": "derma_semantics.domain.diagnosis",
+        "DermaError": "derma_semantics.domain.errors",
+        "Explanation": "derma_semantics.saliency",
+        "TLS": "derma_semantics.wire.connection",
+    },
+    "derma_semantics.app": {"launch": "derma_semantics.app"},
+    "derma_semantics.bulk": {
+        "Tally": "derma_semantics.bulk.run",
+        "run_bulk": "derma_semantics.bulk.run",
+        "images": "derma_semantics.bulk.sources",
+        "check_table": "derma_semantics.bulk.table",
+    },
+    "derma_semantics.imaging.dicom": {
+        "is_dicom": "derma_semantics.imaging.dicom.files",
+        "to_image": "derma_semantics.imaging.dicom.reading",
+        "report": "derma_semantics.imaging.dicom.reports",
+        "write_report": "derma_semantics.imaging.dicom.reports",
+    },
+}
+NAMES = [(package, name) for package, names in PUBLIC.items() for name in names]
+
+
+def test_every_public_name_is_listed_here():
+    packages = {
+        ".".join(("derma_semantics", *path.parent.relative_to(CLIENT).parts))
+        for path in CLIENT.rglob("__init__.py")
+        if "__all__ = [" in path.read_text()
+    }
+    assert packages == set(PUBLIC)
+    for package, names in PUBLIC.items():
+        assert sorted(import_module(package).__all__) == sorted(names)
+
+
+@pytest.mark.parametrize(("package", "name"), NAMES)
+def test_public_names_come_from_their_module(package, name):
+    value = getattr(import_module(package), name)
+    assert value is getattr(import_module(PUBLIC[package][name]), name)
+    if name != "CONDITIONS":
+        assert (value.__name__, value.__module__) == (name, PUBLIC[package][name])
+
+
+def test_names_of_the_package_are_resolved_on_first_use():
+    """``dir`` lists them before; each loads its own module, and what that needs."""
+    names = PUBLIC["derma_semantics"]
+    code = (
+        "import sys, derma_semantics as d; ours = lambda: {m for m in sys.modules if m.startswith('derma')};"
+        "assert dir(d) == sorted(d.__all__) and ours() == {'derma_semantics'};"
+        "d.DermaError; print(*sorted(ours()))"
+    )
+    assert run(code) == ["derma_semantics", "derma_semantics.domain", names["DermaError"]]
 
 
 def test_unknown_names_are_refused():

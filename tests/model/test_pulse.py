@@ -1,4 +1,4 @@
-"""When a server counts as one that hangs; the real thing is in faults."""
+"""The liveness probe of Triton; the real thing is in faults."""
 
 import socket
 import threading
@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from derma_serving import liveness as pulse
-from derma_serving.liveness import Pulse, hangs
+from derma_serving import liveness
+from derma_serving.liveness import LivenessProbe, hangs
 
 SHORT = 0.3
 
@@ -68,24 +68,24 @@ def test_nobody_there_is_none():
     assert not hangs("127.0.0.1", port, SHORT)
 
 
-@pytest.mark.parametrize("told_to_stop", [False, True])
-def test_what_hangs_is_ended_unless_the_service_ends(monkeypatch, told_to_stop):
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_what_hangs_is_ended_unless_the_service_ends(monkeypatch, is_stopping):
     stopping, killed = threading.Event(), threading.Event()
     settings = SimpleNamespace(local_host="127.0.0.1", http_port=1)
     server = SimpleNamespace(settings=settings, process=SimpleNamespace(kill=killed.set))
 
     def silent(host, port):
-        if told_to_stop:
+        if is_stopping:
             stopping.set()
         return True
 
-    monkeypatch.setattr(pulse, "hangs", silent)
-    monkeypatch.setattr(pulse, "EVERY", 0.01)
-    watcher = Pulse(server, stopping)
-    watcher.start()
+    monkeypatch.setattr(liveness, "hangs", silent)
+    monkeypatch.setattr(liveness, "INTERVAL", 0.01)
+    probe = LivenessProbe(server, stopping)
+    probe.start()
     try:
-        assert killed.wait(0.2 if told_to_stop else 10) is not told_to_stop
+        assert killed.wait(0.2 if is_stopping else 10) is not is_stopping
     finally:
         stopping.set()
-        watcher.join(10)
-    assert not watcher.is_alive()
+        probe.join(10)
+    assert not probe.is_alive()

@@ -1,4 +1,4 @@
-"""A killed worker is replaced, a dead keeper leaves none behind, what dies again and again gets pauses."""
+"""The prefork supervisor: replaces killed workers, leaves none behind, backs off."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import pytest
 
 PROGRAM = """
 import logging, os, signal, socket, sys, time
-from derma_saliency.prefork import keep
+from derma_saliency.prefork import supervise
 
 logging.basicConfig(format="%(created)f %(message)s")
 
@@ -35,7 +35,7 @@ def last():
         answer()
     except SystemExit:
         time.sleep(0.5)
-        print("was under way", flush=True)
+        print("finished", flush=True)
         raise
 
 def hang():
@@ -52,12 +52,12 @@ work = {
 }[sys.argv[1]]
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
-keep(work, listener, grace=float(sys.argv[2]))
+supervise(work, listener, grace=float(sys.argv[2]))
 """
 
 
-class Kept:
-    """A keeper, the port of its listener."""
+class Supervised:
+    """A supervisor, and the port of its listener."""
 
     def __init__(self, process):
         self.process = process
@@ -70,19 +70,18 @@ class Kept:
             connection.sendall(b"?")
             return int(connection.recv(20) or 0)
 
-    def told(self, seconds=20):
-        """What it printed until its end."""
-        output, errors = self.process.communicate(timeout=seconds)
-        return output + errors
+    def output(self, seconds=20):
+        """Everything that it printed until its end."""
+        return "".join(self.process.communicate(timeout=seconds))
 
 
 @contextmanager
-def kept(work, grace=20):
+def supervised(work, grace=20):
     command = [sys.executable, "-c", PROGRAM, work, str(grace)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, start_new_session=True, **pipes)
     try:
-        yield Kept(process)
+        yield Supervised(process)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -107,76 +106,76 @@ def group_is_gone(process):
 
 def test_a_killed_worker_is_replaced(until):
     """And a caller that comes meanwhile waits."""
-    with kept("answer") as keeper:
-        workers = [keeper.ask()]
+    with supervised("answer") as supervisor:
+        workers = [supervisor.ask()]
         for _ in range(2):
             os.kill(workers[-1], signal.SIGKILL)
             until(lambda: gone(workers[-1]))
-            workers.append(keeper.ask())
-        assert len({*workers, keeper.process.pid}) == 4
-        keeper.process.terminate()
-        assert "the worker ended (-9)" in keeper.told()
-        assert keeper.process.returncode == 0
+            workers.append(supervisor.ask())
+        assert len({*workers, supervisor.process.pid}) == 4
+        supervisor.process.terminate()
+        assert "the worker ended (-9)" in supervisor.output()
+        assert supervisor.process.returncode == 0
 
 
-def test_a_killed_keeper_leaves_no_worker(until):
-    with kept("answer") as keeper:
-        worker = keeper.ask()
-        keeper.process.kill()
+def test_a_killed_supervisor_leaves_no_worker(until):
+    with supervised("answer") as supervisor:
+        worker = supervisor.ask()
+        supervisor.process.kill()
         until(lambda: gone(worker))
 
 
-def test_told_to_end_it_refuses_what_comes_and_waits_for_what_is_under_way(until):
-    with kept("last") as keeper:
-        keeper.ask()
-        keeper.process.terminate()
+def test_on_sigterm_it_rejects_new_connections_and_finishes_those_in_flight(until):
+    with supervised("last") as supervisor:
+        supervisor.ask()
+        supervisor.process.terminate()
 
         def refused():
-            with suppress(OSError), socket.create_connection(("127.0.0.1", keeper.port), 10):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", supervisor.port), 10):
                 return False
             return True
 
         until(refused)
-        assert "was under way" in keeper.told()
-        assert keeper.process.returncode == 0
+        assert "finished" in supervisor.output()
+        assert supervisor.process.returncode == 0
 
 
 def test_a_worker_that_does_not_end_is_killed(until):
-    with kept("hang", grace=0.5) as keeper:
-        assert keeper.process.stdout.readline() == "deaf\n"
-        keeper.process.terminate()
-        keeper.told()
-        assert keeper.process.returncode == 0
-        until(lambda: group_is_gone(keeper.process))
+    with supervised("hang", grace=0.5) as supervisor:
+        assert supervisor.process.stdout.readline() == "deaf\n"
+        supervisor.process.terminate()
+        supervisor.output()
+        assert supervisor.process.returncode == 0
+        until(lambda: group_is_gone(supervisor.process))
 
 
 def test_what_dies_again_and_again_gets_growing_pauses():
-    """During which it can be told to end."""
-    with kept("die") as keeper:
-        said = [keeper.process.stderr.readline() for _ in range(3)]
-        keeper.process.terminate()
-        keeper.told(seconds=20)
-        assert keeper.process.returncode == 0
+    """A signal ends it meanwhile."""
+    with supervised("die") as supervisor:
+        said = [supervisor.process.stderr.readline() for _ in range(3)]
+        supervisor.process.terminate()
+        supervisor.output(seconds=20)
+        assert supervisor.process.returncode == 0
     pauses = [int(re.search(r"starts after (\d+) s", line)[1]) for line in said]
     died = [float(line.split()[0]) for line in said]
     assert pauses == [1, 2, 4]
     assert all(later - earlier >= pause for (earlier, later), pause in zip(pairwise(died), pauses))
 
 
-def test_a_worker_that_fails_by_itself_ends_the_keeper():
-    """Another would fail alike: who started the keeper starts all anew."""
-    with kept("fail") as keeper:
-        assert "ZeroDivisionError" in keeper.told()
-        assert keeper.process.returncode == 1
+def test_a_worker_that_fails_by_itself_ends_the_supervisor():
+    """Another would fail alike: who started the supervisor starts all anew."""
+    with supervised("fail") as supervisor:
+        assert "ZeroDivisionError" in supervisor.output()
+        assert supervisor.process.returncode == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_any_moment_ends_both(until, number):
     """Also between the fork and the first line of the worker."""
     for delay in range(12):
-        with kept("answer") as keeper:
+        with supervised("answer") as supervisor:
             time.sleep(delay / 1000)
-            keeper.process.send_signal(number)
-            keeper.told()
-            assert keeper.process.returncode in (0, -number)  # before `keep`, the system's own way
-            until(lambda process=keeper.process: group_is_gone(process))
+            supervisor.process.send_signal(number)
+            supervisor.output()
+            assert supervisor.process.returncode in (0, -number)  # before `keep`, the system's own way
+            until(lambda process=supervisor.process: group_is_gone(process))

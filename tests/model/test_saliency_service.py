@@ -73,7 +73,7 @@ async def test_overload_is_refused_at_once_with_retry_after(fake):
         assert refused.status_code == 503
         assert refused.headers["retry-after"] == "1"
         assert refused.json()["error"] == "Overloaded"
-        assert "3 requests are under way" in refused.json()["message"]
+        assert "3 requests are in flight" in refused.json()["message"]
         fake.go.set()
         assert [(await one).status_code for one in admitted] == [200] * 3
         await in_flight(http, 0)
@@ -224,34 +224,35 @@ def test_explanation_crosses_the_wire(saliency, jpeg):
     assert saliency.ready()["default_method"] == "attention"
 
 
+def post(address, image, **fields):
+    return httpx.post(f"{address}/v1/saliency", files={"image": image}, data=fields, timeout=20)
+
+
 def test_png_has_the_photographs_size_and_says_its_source(saliency, address, jpeg, mini):
-    drawn = Image.open(io.BytesIO(saliency.overlay_png(jpeg(0), condition="MEL")))
+    answer = post(address, jpeg(0), condition="MEL")
+    drawn = Image.open(io.BytesIO(answer.content))
     assert drawn.height == 225 and drawn.width > 300
     same = saliency.explain(jpeg(0), condition="MEL").overlay(jpeg(0))
     assert np.array_equal(np.asarray(drawn), np.asarray(same))
-    answer = httpx.post(
-        f"{address}/v1/saliency", files={"image": jpeg(0)}, data={"condition": "MEL"}, timeout=20
-    )
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["derma-method"] == "attention"
     assert answer.headers["derma-bundle-digest"] == Bundle.open(mini).digest
 
 
 def test_npy_is_the_map(saliency, address, jpeg):
-    fields = {"condition": "MEL", "format": "npy"}
-    answer = httpx.post(f"{address}/v1/saliency", files={"image": jpeg(0)}, data=fields, timeout=20)
+    answer = post(address, jpeg(0), condition="MEL", format="npy")
     relevance = np.load(io.BytesIO(answer.content))
     assert np.array_equal(relevance, saliency.explain(jpeg(0), condition="MEL").map)
 
 
-def test_too_large_a_map_is_refused_but_its_overlay_is_drawn(saliency, address):
+def test_too_large_a_map_is_refused_but_its_overlay_is_drawn(address):
     buffer = io.BytesIO()
     Image.new("RGB", (5000, 4000), (200, 150, 130)).save(buffer, "JPEG")
-    fields = {"condition": "MEL", "format": "npy"}
-    answer = httpx.post(f"{address}/v1/saliency", files={"image": buffer.getvalue()}, data=fields, timeout=20)
+    answer = post(address, buffer.getvalue(), condition="MEL", format="npy")
     assert answer.status_code == 413
     assert "20.0 megapixels exceeds the limit of 16" in answer.json()["message"]
-    assert Image.open(io.BytesIO(saliency.overlay_png(buffer.getvalue(), condition="MEL"))).height == 1638
+    drawn = post(address, buffer.getvalue(), condition="MEL")
+    assert Image.open(io.BytesIO(drawn.content)).height == 1638
 
 
 def test_bad_images_raise_their_own_class(saliency, jpeg):

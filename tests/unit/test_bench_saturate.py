@@ -2,8 +2,8 @@
 
 import pytest
 
-from derma_bench.load.journal import Load
-from derma_bench.saturate.search import passes, search
+from derma_bench.load.outcome import Load
+from derma_bench.saturate import passes, search
 
 
 def load_of(rate, p99, failures=None, completed=10):

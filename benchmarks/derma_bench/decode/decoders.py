@@ -1,7 +1,7 @@
 """Ways from a JPEG to the model's pixels, to be compared with the reference.
 
-    pixels = DECODERS["simplejpeg + torchvision"](jpeg)      # uint8 (224, 224, 3)
-    pixels, more = by_nvimgcodec(device=0).many([jpeg, another])
+    decoders, skipped = available()
+    (pixels,) = decoders["simplejpeg + torchvision"]([jpeg])      # uint8 (224, 224, 3)
 
 All turn the image upright by its EXIF orientation, as the reference does, and all aim at the
 geometry that the original size gives: they differ in how they decode and resize, in nothing else.
@@ -12,23 +12,28 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
+import simplejpeg  # type: ignore[import-untyped]
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
+from derma_bench.hardware import gpus
 from derma_semantics.domain.contract import IMAGE_SIZE
 from derma_semantics.imaging.preprocess import preprocess
 from derma_serving.runtime import nvimgcodec
 
 Pixels = NDArray[np.uint8]
-Decoder = Callable[[bytes], Pixels]
+# Some decode many images in one call.
+Decoder = Callable[[Sequence[bytes]], list[Pixels]]
 
 ORIENTATION = 0x0112
 # What brings pixels stored with this orientation upright. 5 to 8 swap width and height.
 TURNS: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda p: p,
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
     4: lambda p: p[::-1],
@@ -37,16 +42,8 @@ TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda p: p.transpose(1, 0, 2)[::-1, ::-1],
     8: lambda p: p.transpose(1, 0, 2)[::-1],
 }
-
-
-@dataclass(frozen=True)
-class AtOnce:
-    """A decoder that decodes many images in one call."""
-
-    many: Callable[[Sequence[bytes]], list[Pixels]]
-
-    def __call__(self, data: bytes) -> Pixels:
-        return self.many([data])[0]
+# Scaled decoding leaves at least so many times the model's pixels to the resize.
+DRAFT = 2
 
 
 @dataclass(frozen=True)
@@ -69,60 +66,39 @@ class Header:
         short = min(width, height)
         return IMAGE_SIZE * width // short, IMAGE_SIZE * height // short
 
-    def scaled(self, factor: float) -> tuple[int, int]:
+    def scaled(self, factor: int) -> tuple[int, int]:
         """Stored width and height with ``factor`` times 224 on the shorter side, rounded up."""
-        short = min(self.width, self.height)
-        wanted = round(factor * IMAGE_SIZE)
+        short, wanted = min(self.width, self.height), factor * IMAGE_SIZE
         return -(-self.width * wanted // short), -(-self.height * wanted // short)
 
-    def upright(self, pixels: Pixels) -> Pixels:
-        turn = TURNS.get(self.orientation)
-        return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+def each(decoder: Callable[[bytes], Pixels]) -> Decoder:
+    """A decoder of one image as one of many."""
+    return lambda images: [decoder(image) for image in images]
 
 
-def pillow_draft(factor: float, data: bytes) -> Pixels:
+def pillow_draft(data: bytes) -> Pixels:
     """libjpeg's scaled decoding, to the smallest eighth that is large enough."""
     header = Header.read(data)
-    image = Image.open(io.BytesIO(data), formats=["JPEG"])
-    image.draft("RGB", header.scaled(factor))
-    return _pillow_resize(ImageOps.exif_transpose(image).convert("RGB"), header)
-
-
-def simplejpeg_pillow(data: bytes) -> Pixels:
-    header = Header.read(data)
-    pixels = header.upright(_simplejpeg(data))
-    return _pillow_resize(Image.fromarray(pixels), header)
+    image: Image.Image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    image.draft("RGB", header.scaled(DRAFT))
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    return _crop(np.asarray(upright.resize(header.target, Image.Resampling.BICUBIC)))
 
 
 def simplejpeg_torchvision(data: bytes) -> Pixels:
+    """TurboJPEG, and the resize of torchvision."""
     header = Header.read(data)
-    return _torchvision_resize(header.upright(_simplejpeg(data)), header)
+    decoded = np.asarray(simplejpeg.decode_jpeg(data, "RGB"), np.uint8)
+    upright = np.ascontiguousarray(TURNS[header.orientation](decoded))
+    width, height = header.target
+    planes = torch.from_numpy(upright).permute(2, 0, 1)
+    resized = F.resize(planes, [height, width], InterpolationMode.BICUBIC, antialias=True)
+    return _crop(resized.permute(1, 2, 0).numpy())
 
 
-def simplejpeg_scaled(factor: float, data: bytes) -> Pixels:
-    """As ``pillow_draft``, by TurboJPEG."""
-    header = Header.read(data)
-    width, height = header.scaled(factor)
-    pixels = _simplejpeg(data, min_width=width, min_height=height)
-    return _torchvision_resize(header.upright(pixels), header)
-
-
-def opencv_area(data: bytes) -> Pixels:
-    """OpenCV turns images by itself unless it is told not to; here all are turned in one way."""
-    import cv2
-
-    header = Header.read(data)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if decoded is None:
-        raise ValueError("OpenCV cannot read the image")
-    pixels = header.upright(np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8))
-    resized = cv2.resize(pixels, header.target, interpolation=cv2.INTER_AREA)
-    return _crop(np.asarray(resized, np.uint8))
-
-
-def by_nvimgcodec(device: int | None) -> AtOnce:
-    """What ``derma_preprocess`` does with ``decoder: nvimgcodec``, for images that are not left to Pillow.
+def by_nvimgcodec(device: int | None) -> Decoder:
+    """Decode as ``derma_preprocess`` does with ``decoder: nvimgcodec``, with nothing left to Pillow.
 
     Args:
         device: number of the GPU; None for the processor.
@@ -139,44 +115,25 @@ def by_nvimgcodec(device: int | None) -> AtOnce:
         return found
 
     many([nvimgcodec.picture()])
-    return AtOnce(many)
+    return many
 
 
 REFERENCE = "Pillow (the reference)"
 DECODERS: dict[str, Decoder] = {
-    REFERENCE: preprocess,
-    "Pillow draft >= 1x": partial(pillow_draft, 1),
-    "Pillow draft >= 2x": partial(pillow_draft, 2),
-    "Pillow draft >= 3x": partial(pillow_draft, 3),
-    "simplejpeg + Pillow": simplejpeg_pillow,
-    "simplejpeg + torchvision": simplejpeg_torchvision,
-    "simplejpeg scaled >= 2x + torchvision": partial(simplejpeg_scaled, 2),
-    "OpenCV INTER_AREA": opencv_area,
+    REFERENCE: each(preprocess),
+    f"Pillow draft >= {DRAFT}x": each(pillow_draft),
+    "simplejpeg + torchvision": each(simplejpeg_torchvision),
 }
 
 
-def _simplejpeg(data: bytes, **smallest: int) -> Pixels:
-    import simplejpeg  # type: ignore[import-untyped]
-
-    decoded: Any = simplejpeg.decode_jpeg(data, "RGB", **smallest)
-    return np.asarray(decoded, np.uint8)
-
-
-def _pillow_resize(image: Image.Image, header: Header) -> Pixels:
-    if image.size != header.target:
-        image = image.resize(header.target, Image.Resampling.BICUBIC)
-    return _crop(np.asarray(image))
-
-
-def _torchvision_resize(pixels: Pixels, header: Header) -> Pixels:
-    import torch
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2 import functional as F
-
-    width, height = header.target
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)
-    resized = F.resize(planes, [height, width], InterpolationMode.BICUBIC, antialias=True)
-    return _crop(resized.permute(1, 2, 0).numpy())
+def available() -> tuple[dict[str, Decoder], dict[str, str]]:
+    """All decoders that can run here, and why nvImageCodec is not among them if it is not."""
+    on_gpu = bool(gpus())
+    name = f"nvImageCodec ({'GPU' if on_gpu else 'processor'}) + Pillow"
+    try:
+        return {**DECODERS, name: by_nvimgcodec(0 if on_gpu else None)}, {}
+    except (ImportError, RuntimeError) as exc:
+        return DECODERS, {f"skipped: {name}": str(exc)}
 
 
 def _crop(pixels: Pixels) -> Pixels:

@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices, and how much of that a network asks for.
+"""The rate at which this machine multiplies matrices, and the operations of a network.
 
     gemms = dense_gemms("bf16", batches=(1, 8), threads=2, folder=folder)
     max(gemm.rate(seconds=0.1) for gemm in gemms)      # GFLOP/s that no engine should exceed by much
@@ -28,7 +28,7 @@ from derma_serving.runtime.engine import Engine, EngineUnavailable, open_session
 from derma_serving.runtime.precisions import by_name
 
 TOKENS, WIDTH, HIDDEN = 197, 768, 3072  # of ViT-B/16 at 224 pixels
-SQUARE = {"cpu": 2048, "cuda": 8192}
+SQUARE = 2048
 
 
 @dataclass(frozen=True)
@@ -56,25 +56,18 @@ class Gemm:
         return 2 * self.rows * self.inner * self.columns / best / 1e9
 
 
-def dense_gemms(
-    precision: str, *, batches: Sequence[int], threads: int, folder: Path, device: str = "cpu"
-) -> list[Gemm]:
+def dense_gemms(precision: str, *, batches: Sequence[int], threads: int, folder: Path) -> list[Gemm]:
     """Products to take the best of.
 
     Args:
-        threads: of one product on the CPU, 0 for one a core. PyTorch's are the process's own.
+        threads: of one product, 0 for one a core. PyTorch's are the process's own.
         folder: takes small graphs.
     """
-    square = SQUARE[device]
     rows = TOKENS * max(batches)
-    sizes = {(rows, WIDTH, HIDDEN), (rows, HIDDEN, WIDTH), (square, square, square)}
-    found = []
-    for size in sorted(sizes):
-        if by_name(precision).torch_type:
-            found.append(_torch(precision, size, device))
-        elif device == "cpu":
-            found += [_torch_int8(size), *_openvino_int8(size, threads, folder)]
-    return found
+    sizes = sorted({(rows, WIDTH, HIDDEN), (rows, HIDDEN, WIDTH), (SQUARE, SQUARE, SQUARE)})
+    if by_name(precision).torch_type:
+        return [_torch(precision, size) for size in sizes]
+    return [gemm for size in sizes for gemm in (_torch_int8(size), *_openvino_int8(size, threads, folder))]
 
 
 def flops(module: nn.Module, *inputs: Tensor) -> int:
@@ -85,17 +78,11 @@ def flops(module: nn.Module, *inputs: Tensor) -> int:
     return int(counter.get_total_flops())
 
 
-def _torch(precision: str, size: tuple[int, int, int], device: str) -> Gemm:
+def _torch(precision: str, size: tuple[int, int, int]) -> Gemm:
     rows, inner, columns = size
     dtype = getattr(torch, str(by_name(precision).torch_type))
-    a, b = (torch.randn(shape, device=device).to(dtype) for shape in ((rows, inner), (inner, columns)))
-
-    def run() -> None:
-        torch.matmul(a, b)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return Gemm("torch", precision, *size, run)
+    a, b = (torch.randn(shape).to(dtype) for shape in ((rows, inner), (inner, columns)))
+    return Gemm("torch", precision, *size, lambda: torch.matmul(a, b))
 
 
 def _torch_int8(size: tuple[int, int, int]) -> Gemm:

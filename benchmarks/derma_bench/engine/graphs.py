@@ -1,7 +1,7 @@
 """The graphs that engines are compared on: exported, and converted in each way.
 
     workshop = Workshop(classifier, calibration_pixels, folder, threads=2)
-    workshop.graph("int8-static")           # a path, written when first asked for
+    workshop.graph("int8-static")           # a path, written at its first use
 
 Quantised ones get their scales from the pixels that the workshop was given.
 """
@@ -30,11 +30,11 @@ PRODUCTS = ["MatMul", "Gemm"]
 
 @dataclass(frozen=True)
 class Workshop:
-    """What contenders are made from.
+    """Makes the graphs of contenders.
 
     Attributes:
         calibration: pixels for static scales.
-        folder: takes graphs, each written when first asked for.
+        folder: takes graphs, each written at its first use.
         threads: of one operator; 0 for one a core.
     """
 
@@ -44,19 +44,17 @@ class Workshop:
     threads: int = 0
 
     def graph(self, kind: str) -> Path:
-        """The classifier as ONNX: in a precision as ``derma-export`` tries it first, or of ``GRAPHS``."""
+        """The classifier as ONNX: as exported (``fp32``), or converted."""
         path = self.folder / f"{kind}.onnx"
         if path.exists():
             return path
         if kind in GRAPHS:
             GRAPHS[kind](self.graph(DEFAULT), path, self.calibration)
-            return path
-        precision = by_name(kind)
-        exported = self.folder / f"{kind}-exported.onnx" if precision.conversion else path
-        export_onnx(self.classifier, exported, fuse_attention=precision.gpu)
-        if precision.conversion:
-            convert = CONVERSIONS[precision.conversion].convert
-            onnx.save(convert(onnx.load(str(exported)), [], self.calibration), str(path))
+        elif conversion := by_name(kind).conversion:
+            model = onnx.load(str(self.graph(DEFAULT)))
+            onnx.save(CONVERSIONS[conversion].convert(model, [], self.calibration), str(path))
+        else:
+            export_onnx(self.classifier, path)
         return path
 
     def flops(self, *, exported: bool) -> int:

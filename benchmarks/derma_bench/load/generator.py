@@ -13,21 +13,23 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import reduce
-from operator import add
-from types import TracebackType
-from typing import Any
+from multiprocessing.synchronize import Barrier
+from typing import Any, TypeAlias
 
-from derma_bench.load.journal import Journal, Load
-from derma_bench.load.loops import OUTSTANDING, WARM_UP, closed_loop, open_loop
+from derma_bench.load.loops import closed_loop, open_loop
+from derma_bench.load.outcome import Load, Request
 from derma_bench.load.senders import Connect
 
-# Until every process has its task and its connection's code loaded.
-HEAD_START = 1.0
+WARM_UP = 1.0
+START = 300.0  # seconds for all processes to start and to connect
+
+# A loop, its connection, its workers or rate, and more of its arguments.
+Task: TypeAlias = tuple[Callable[..., Awaitable[list[Request]]], Connect, float, dict[str, Any]]
 
 _images: list[bytes] = []
+_together: list[Barrier] = []
 
 
 class Generator:
@@ -42,70 +44,61 @@ class Generator:
         self._pool: ProcessPoolExecutor | None = None
 
     def closed(self, connect: Connect, workers: int, seconds: float, *, warm_up: float = WARM_UP) -> Load:
-        """``workers`` requests always under way, shared between the processes."""
-        count = min(self.processes, workers)
+        """Keep ``workers`` requests in flight, shared between the processes."""
+        count = self.processes
         shares = [workers // count + (number < workers % count) for number in range(count)]
-        journal = self._run(_closed, [(connect, share, seconds, warm_up) for share in shares])
-        return journal.load("closed", workers)
+        tasks: list[Task] = [(closed_loop, connect, share, {}) for share in shares]
+        return Load.of("closed", workers, *self._measured(tasks, warm_up, seconds))
 
     def open(
         self, connect: Connect, rate: float, seconds: float, *, warm_up: float = WARM_UP, seed: int = 0
     ) -> Load:
-        """Poisson arrivals, shared between the processes."""
-        share = rate / self.processes
-        seeds = [seed * 1000 + number for number in range(self.processes)]
-        journal = self._run(_open, [(connect, share, seconds, warm_up, one) for one in seeds])
-        return journal.load("open", rate)
+        """Send at Poisson arrivals, shared between the processes."""
+        seeds = [{"seed": seed * 1000 + number} for number in range(self.processes)]
+        tasks: list[Task] = [(open_loop, connect, rate / self.processes, one) for one in seeds]
+        return Load.of("open", rate, *self._measured(tasks, warm_up, seconds))
 
     def __enter__(self) -> Generator:
         if self.processes > 1:
             # Spawned: a fork would inherit gRPC's threads in whatever state they are.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.processes, context, _keep, (self.images,))
-            list(self._pool.map(time.sleep, [HEAD_START] * self.processes))
+            together = context.Barrier(self.processes)
+            self._pool = ProcessPoolExecutor(self.processes, context, _keep, (self.images, together))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
-    def _run(self, task: Callable[..., Journal], shares: Sequence[tuple[Any, ...]]) -> Journal:
+    def _measured(
+        self, tasks: Sequence[Task], warm_up: float, seconds: float
+    ) -> tuple[list[Request], float, float]:
+        """All requests, and the measured time after the warm-up."""
         if self._pool is None:
             _keep(self.images)
-            return task(None, *shares[0])
-        begin = time.perf_counter() + HEAD_START  # one clock for all processes of a Linux machine
-        journals = [self._pool.submit(task, begin, *share) for share in shares]
-        return reduce(add, [journal.result() for journal in journals])
+            found = [_run(warm_up + seconds, task) for task in tasks]
+        else:
+            jobs = [self._pool.submit(_run, warm_up + seconds, task) for task in tasks]
+            found = [job.result() for job in jobs]
+        start = max(begin for begin, _ in found) + warm_up
+        return [one for _, requests in found for one in requests], start, start + seconds
 
 
-def _keep(images: list[bytes]) -> None:
+def _keep(images: list[bytes], together: Barrier | None = None) -> None:
     _images[:] = images
+    _together[:] = [together] if together else []
 
 
-def _closed(begin: float | None, connect: Connect, workers: int, seconds: float, warm_up: float) -> Journal:
-    async def run() -> Journal:
-        async with connect() as sender:
-            return await closed_loop(sender, _images, workers, seconds, warm_up=warm_up, begin=begin)
+def _run(seconds: float, task: Task) -> tuple[float, list[Request]]:
+    """Connect, and begin together with the other processes."""
+    loop, connect, amount, options = task
 
-    return asyncio.run(run())
-
-
-def _open(
-    begin: float | None, connect: Connect, rate: float, seconds: float, warm_up: float, seed: int
-) -> Journal:
-    async def run() -> Journal:
-        async with connect() as sender:
-            return await open_loop(
-                sender,
-                _images,
-                rate,
-                seconds,
-                warm_up=warm_up,
-                seed=seed,
-                outstanding=OUTSTANDING,
-                begin=begin,
-            )
+    async def run() -> tuple[float, list[Request]]:
+        async with connect() as send:
+            for barrier in _together:
+                barrier.wait(START)
+            begin = time.monotonic()
+            found = await loop(send, _images, amount, seconds, **options)
+            return begin, [one.portable() for one in found]
 
     return asyncio.run(run())

@@ -1,11 +1,11 @@
-"""Requests under way, or arriving, as measurements need them.
+"""The pacing of load: closed loops, Poisson arrivals, and closed loops in the background.
 
-    async with derma(url) as sender:
-        journal = await closed_loop(sender, images, workers=8, seconds=10)    # 8 always under way
-        journal = await open_loop(sender, images, rate=20, seconds=10)        # Poisson arrivals
-    journal.load("open", 20).latency_ms["p99"]
+    async with derma(url) as send:
+        requests = await closed_loop(send, images, workers=8, seconds=10)    # 8 always in flight
+        requests = await open_loop(send, images, rate=20, seconds=10)        # Poisson arrivals
+    with background(lambda: client.classify(image), pause=0.1) as requests: ...
 
-Closed loop finds the highest throughput. Open loop is what users do: latency counts from
+A closed loop finds the highest throughput. An open loop is what users do: latency counts from
 when a request was due, so a stalled service cannot hide behind requests that were never
 sent (Tene's "coordinated omission").
 """
@@ -13,140 +13,138 @@ sent (Tene's "coordinated omission").
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle, islice
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from derma_bench.load.journal import Journal
-from derma_bench.load.senders import TIMEOUT, Sender, kind
+from derma_bench.load.outcome import Failed, Request, requested
 
 OUTSTANDING = 256
+TIMEOUT = 60.0
 BACK_OFF = 0.05  # after a failure; a client that hammers measures itself
-WARM_UP = 1.0
+
+Send: TypeAlias = Callable[[bytes], Awaitable[object]]
+Ask: TypeAlias = Callable[[], Awaitable[object]]
 
 
-def poisson(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
-    """Moments of arrival in [0, seconds): a Poisson process, the same for the same seed."""
+def arrivals(rate: float, seed: int) -> Iterator[float]:
+    """Moments of a Poisson process that begins at 0, without end, the same for the same seed.
+
+    Raises:
+        ValueError: the rate is not positive.
+    """
     if rate <= 0:
         raise ValueError(f"the rate must be positive, got {rate}")
-    rng = np.random.default_rng(seed)
-    expected = rate * seconds
-    gaps = rng.exponential(1 / rate, size=int(expected + 10 * expected**0.5 + 20))
-    moments = gaps.cumsum()
-    return moments[moments < seconds]
+    rng, moment = np.random.default_rng(seed), 0.0
+    while True:
+        moment += float(rng.exponential(1 / rate))
+        yield moment
 
 
-async def closed_loop(
-    sender: Sender,
-    images: Sequence[bytes],
-    workers: int,
-    seconds: float,
-    *,
-    warm_up: float = WARM_UP,
-    begin: float | None = None,
-) -> Journal:
-    """Keep ``workers`` requests under way; what was sent is awaited, so that nothing is left behind.
+async def closed_loop(send: Send, images: Sequence[bytes], workers: int, seconds: float) -> list[Request]:
+    """Keep ``workers`` requests in flight, and await the last of them."""
+    start, requests = time.monotonic(), list[Request]()
 
-    Args:
-        begin: moment of ``time.perf_counter`` to start at; now by default.
-    """
-    begin = await _moment(begin)
-    journal = Journal(begin + warm_up, begin + warm_up + seconds)
-    asking = asyncio.gather(*(_worker(sender, images, number, journal) for number in range(workers)))
-    await asyncio.wait_for(asking, warm_up + seconds + 2 * TIMEOUT)
-    return journal
+    def ask_from(number: int) -> Ask:
+        turn = islice(cycle(images), number % len(images), None)
+        return lambda: send(next(turn))
 
-
-async def _moment(begin: float | None) -> float:
-    if begin is None:
-        return time.perf_counter()
-    await asyncio.sleep(begin - time.perf_counter())
-    return begin
-
-
-async def _worker(sender: Sender, images: Sequence[bytes], number: int, journal: Journal) -> None:
-    for image in islice(cycle(images), number % len(images), None):
-        since = time.perf_counter()
-        if since >= journal.end:
-            return
-        failure = await _failure(sender, image)
-        now = time.perf_counter()
-        if journal.covers(now):
-            _note(journal, now - since, failure)
-            journal.answered += failure is None
-        if failure:
-            await asyncio.sleep(BACK_OFF)
+    loops = [
+        _repeat(ask_from(number), requests, lambda: time.monotonic() >= start + seconds)
+        for number in range(workers)
+    ]
+    await asyncio.wait_for(asyncio.gather(*loops), seconds + 2 * TIMEOUT)
+    return requests
 
 
 async def open_loop(
-    sender: Sender,
+    send: Send,
     images: Sequence[bytes],
     rate: float,
     seconds: float,
     *,
-    warm_up: float = WARM_UP,
     seed: int = 0,
     outstanding: int = OUTSTANDING,
     patience: float = TIMEOUT,
-    begin: float | None = None,
-) -> Journal:
+) -> list[Request]:
     """Send at Poisson arrivals.
 
     Args:
-        outstanding: requests under way at most; an arrival beyond fails as ``overflow``.
+        outstanding: requests in flight at most; an arrival beyond fails as ``overflow``.
         patience: seconds to wait for the last answers; then they fail as ``unfinished``.
     """
-    begin = await _moment(begin)
-    journal = Journal(begin + warm_up, begin + warm_up + seconds)
-    under_way: set[asyncio.Task[None]] = set()
-    for moment, image in zip(poisson(rate, warm_up + seconds, seed), cycle(images)):
-        due = begin + float(moment)
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        if len(under_way) >= outstanding:
-            journal.failures["overflow"] += journal.covers(due)
+    start, requests = time.monotonic(), list[Request]()
+    in_flight: dict[asyncio.Task[None], float] = {}
+
+    async def arrive(image: bytes, due: float) -> None:
+        requests.append(await requested(lambda: send(image), due))
+
+    for moment, image in zip(arrivals(rate, seed), cycle(images)):
+        if moment >= seconds:
+            break
+        due = start + moment
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        if len(in_flight) >= outstanding:
+            requests.append(Request(due, due, due, Failed("overflow")))
             continue
-        task = asyncio.create_task(_arrival(sender, image, due, journal))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
-    await _drain(under_way, patience, journal)
-    journal.failures = +journal.failures
-    return journal
-
-
-async def _arrival(sender: Sender, image: bytes, due: float, journal: Journal) -> None:
-    lag = time.perf_counter() - due
-    failure = await _failure(sender, image)
-    now = time.perf_counter()
-    journal.answered += failure is None and journal.covers(now)
-    if journal.covers(due):
-        journal.lags.append(lag)
-        _note(journal, now - due, failure)
-
-
-async def _drain(under_way: set[asyncio.Task[None]], patience: float, journal: Journal) -> None:
-    if not under_way:
-        return
-    _, late = await asyncio.wait(set(under_way), timeout=patience)
+        task = asyncio.create_task(arrive(image, due))
+        in_flight[task] = due
+        task.add_done_callback(in_flight.pop)
+    late = (await asyncio.wait(set(in_flight), timeout=patience))[1] if in_flight else set()
     for task in late:
+        due = in_flight[task]
+        requests.append(Request(due, due, time.monotonic(), Failed("unfinished")))
         task.cancel()
     await asyncio.gather(*late, return_exceptions=True)
-    journal.failures["unfinished"] += len(late)
+    return requests
 
 
-def _note(journal: Journal, seconds: float, failure: str | None) -> None:
-    if failure:
-        journal.failures[failure] += 1
-    else:
-        journal.latencies.append(seconds)
+class Background(list[Request]):
+    """Requests so far; ``stop`` ends the loops before their next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stop = threading.Event()
+
+    @property
+    def failures(self) -> list[Exception]:
+        return [one.failure for one in self if one.failure is not None]
 
 
-async def _failure(sender: Sender, image: bytes) -> str | None:
-    """The kind of failure, None for an answer."""
+@contextmanager
+def background(*calls: Callable[[], object], pause: float = 0.0) -> Iterator[Background]:
+    """Repeat each of these blocking calls in a thread of its own while the block runs.
+
+    Args:
+        pause: seconds between an answer and the next request.
+    """
+    requests = Background()
+
+    def work(call: Callable[[], object]) -> None:
+        async def ask() -> None:
+            call()
+
+        asyncio.run(_repeat(ask, requests, requests.stop.is_set, pause))
+
+    threads = [threading.Thread(target=work, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
     try:
-        await sender.send(image)
-    except Exception as exc:  # whatever a service does wrong is a count, not this program's end
-        return kind(exc)
-    return None
+        yield requests
+    finally:
+        requests.stop.set()
+        for thread in threads:
+            thread.join(2.5 * TIMEOUT)
+
+
+async def _repeat(ask: Ask, requests: list[Request], done: Callable[[], bool], pause: float = 0.0) -> None:
+    while not done():
+        one = await requested(ask)
+        requests.append(one)
+        if wait := BACK_OFF if one.failure else pause:
+            await asyncio.sleep(wait)

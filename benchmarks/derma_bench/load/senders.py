@@ -1,7 +1,7 @@
 """One interface to every service under load.
 
-    async with derma("127.0.0.1:8001") as sender:
-        await sender.send(jpeg)         # raises what the service's failure raises
+    async with derma("127.0.0.1:8001") as send:
+        await send(jpeg)                # raises what the service's failure raises
 
 A load generator knows nothing else of a service.
 """
@@ -10,60 +10,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import httpx
 
+from derma_bench.load.loops import TIMEOUT, Send
 from derma_semantics import AsyncDermaClient
 
-TIMEOUT = 60.0
-
-
-class Sender(Protocol):
-    """Sends one image and returns when it is answered; gives up after ``TIMEOUT`` seconds."""
-
-    async def send(self, image: bytes) -> None: ...
-
-
 # Connections belong to an event loop, so each measurement makes its own.
-Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Sender]]
-Request: TypeAlias = Callable[[bytes], dict[str, Any]]
-
-
-class DermaSender:
-    """Through the project's own client, as users do."""
-
-    def __init__(self, client: AsyncDermaClient) -> None:
-        self._client = client
-
-    async def send(self, image: bytes) -> None:
-        await self._client.classify(image)
-
-
-class HttpSender:
-    """POST to one address.
-
-    Args:
-        request: httpx's arguments that carry an image.
-    """
-
-    def __init__(self, client: httpx.AsyncClient, url: str, request: Request) -> None:
-        self._client, self._url, self._request = client, url, request
-
-    async def send(self, image: bytes) -> None:
-        answer = await self._client.post(self._url, **self._request(image))
-        answer.raise_for_status()
+Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Send]]
 
 
 @asynccontextmanager
-async def derma(url: str) -> AsyncIterator[Sender]:
-    """A connection to our service.
-
-    Args:
-        url: host and gRPC port.
-    """
+async def derma(url: str) -> AsyncIterator[Send]:
+    """A connection to our service at a gRPC address, through the project's own client, as users do."""
     async with AsyncDermaClient(url, timeout=TIMEOUT, retry_for=0) as client:
-        yield DermaSender(client)
+        yield client.classify
 
 
 def jpeg_body(image: bytes) -> dict[str, Any]:
@@ -71,16 +33,31 @@ def jpeg_body(image: bytes) -> dict[str, Any]:
     return {"content": image, "headers": {"Content-Type": "image/jpeg"}}
 
 
+def unchecked(answer: httpx.Response) -> None:
+    """Take every answer of status 200 for right."""
+
+
 @asynccontextmanager
-async def http(url: str, request: Request = jpeg_body) -> AsyncIterator[Sender]:
-    """Connections to an HTTP service, kept alive, as many as requests are under way."""
+async def http(
+    url: str,
+    request: Callable[[bytes], dict[str, Any]] = jpeg_body,
+    check: Callable[[httpx.Response], None] = unchecked,
+    **options: Any,
+) -> AsyncIterator[Send]:
+    """Connections to an HTTP service, kept alive, as many as requests are in flight.
+
+    Args:
+        request: httpx's arguments that carry an image.
+        check: raises for an answer that is wrong.
+        options: of ``httpx.AsyncClient``.
+    """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False) as client:
-        yield HttpSender(client, url, request)
+    async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False, **options) as client:
 
+        async def send(image: bytes) -> httpx.Response:
+            answer = await client.post(url, **request(image))
+            answer.raise_for_status()
+            check(answer)
+            return answer
 
-def kind(failure: BaseException) -> str:
-    """The name under which a failure is counted."""
-    if isinstance(failure, httpx.HTTPStatusError):
-        return f"HTTP {failure.response.status_code}"
-    return type(failure).__name__
+        yield send

@@ -1,1 +1,1 @@
-"""What becomes of figures: a JSON file a run, Markdown tables, plots."""
+"""Results: a JSON file a run, Markdown tables, plots."""

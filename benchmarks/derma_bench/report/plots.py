@@ -1,13 +1,14 @@
-"""A run as PNG plots.
+"""Runs as tables and PNG plots in one folder.
 
-    paths = draw(read(Path("service.json")), Path("report"))
+    write_report([Path("service.json"), Path("engine.json")], Path("report"))
 
-Which plots depends on what was measured; none needs a display. Colours are Okabe and Ito's.
+``table.md`` links the plots, so that the folder can be moved. The plots of a run depend on what was
+measured; none needs a display. Colours are Okabe and Ito's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -19,12 +20,31 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from derma_bench.report.table import inside
+from derma_bench.report.record import read
+from derma_bench.report.table import inside, markdown
 from derma_semantics.evaluation.plots import GREY, STYLE
 
 Record = Mapping[str, Any]
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#777777")
 MARKERS = "osD^v"
+
+
+def write_report(runs: Sequence[Path], out: Path) -> list[Path]:
+    """Write ``table.md`` and the plots, a folder of plots for each run where there are several.
+
+    Raises:
+        ValueError: a file is no run.
+    """
+    records = [read(path) for path in runs]
+    out.mkdir(parents=True, exist_ok=True)
+    plots, parts = [], []
+    for path, record in zip(runs, records):
+        drawn = draw(record, out / path.stem if len(runs) > 1 else out)
+        links = "\n".join(f"![{plot.stem}]({plot.relative_to(out).as_posix()})" for plot in drawn)
+        parts.append(f"{markdown(record)}\n{links}\n" if links else markdown(record))
+        plots += drawn
+    (out / "table.md").write_text("# Benchmarks\n\n" + "\n".join(parts))
+    return [out / "table.md", *plots]
 
 
 def draw(record: Record, folder: Path) -> list[Path]:
@@ -81,7 +101,7 @@ def latency(axes: Axes, figures: Record) -> None:
 
 
 def stages(axes: Axes, figures: Record) -> None:
-    """Where the time of an average request goes, one bar a concurrency and configuration."""
+    """The stages of an average request, one bar a concurrency and configuration."""
     found = inside(figures["levels"])
     bars = [(place, name, one["stages_ms"]) for name, rows in found.items() for place, one in rows]
     bars.sort(key=lambda bar: bar[0])
@@ -101,7 +121,7 @@ def stages(axes: Axes, figures: Record) -> None:
 
 
 def ceiling(axes: Axes, figures: Record) -> None:
-    """What share of the measured GEMM rate an engine reaches."""
+    """Each engine's share of the measured GEMM rate."""
     shares = gemm_shares(figures)
     places = np.arange(len(shares))
     axes.barh(places, list(shares.values()), color=COLOURS[0])

@@ -56,7 +56,7 @@ def service(figures: Record) -> list[str]:
 
 
 def inside(levels: Sequence[Record]) -> dict[str, list[tuple[int, Record]]]:
-    """What Triton's statistics tell at each concurrency: of ours, which comes first, and of variants."""
+    """Triton's statistics at each concurrency: of ours, which comes first, and of variants."""
     found: dict[str, list[tuple[int, Record]]] = {}
     for level in levels:
         ours, *others = level["contenders"].items()

@@ -1,7 +1,7 @@
 """The baseline as a process: see ``baseline_app.py`` for what it serves.
 
 with baseline(Path("training/bundles/derma-mini"), state) as running:
-    async with running.connect() as sender: ...
+    async with running.connect() as send: ...
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from derma_bench.load.senders import http
-from derma_bench.servers.processes import HOST, free_ports, healthy, process
-from derma_bench.servers.running import Running
+from derma_bench.servers.processes import HOST, Running, free_ports, healthy, process
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Our service: one that runs already, or one that is started.
 
     with triton(Path(".run/models"), state) as running:
-        async with running.connect() as sender: ...
+        async with running.connect() as send: ...
 
 What is started listens on 127.0.0.1, on ports found free, and ends with its block.
 """
@@ -20,8 +20,7 @@ from typing import Any
 import tritonclient.grpc as grpc
 
 from derma_bench.load.senders import derma
-from derma_bench.servers.processes import HOST, ServiceFailed, free_ports, process
-from derma_bench.servers.running import Running
+from derma_bench.servers.processes import HOST, Running, ServiceFailed, free_ports, process
 from derma_semantics import DermaClient
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.wire.transport import GrpcTransport, ModelControl, translated
@@ -79,7 +78,7 @@ def remote(url: str) -> Iterator[Running]:
 
 
 def served(url: str, *, timeout: float = 10.0) -> dict[str, Any]:
-    """What a result says of our service: weights, digest, precision, every parameter, the server."""
+    """Describe our service for a result: weights, digest, precision, every parameter, the server."""
     transport, control = GrpcTransport(url), ModelControl(url, timeout=timeout)
     try:
         server = control.server()

@@ -1,8 +1,8 @@
 """The public peer: infinity-emb with a CLIP of the bundle's image tower, random weights.
 
     with peer(Path("training/bundles/derma-mini"), state) as running:
-        async with running.connect() as sender:
-            await sender.send(jpeg)         # an embedding of the right length came back
+        async with running.connect() as send:
+            await send(jpeg)                # an embedding of the right length came back
 
 infinity-emb is a well-kept server of CLIP embeddings: FastAPI, dynamic batching and
 PyTorch, all left at their defaults. It embeds and does not classify, which spares
@@ -15,20 +15,19 @@ import asyncio
 import base64
 import json
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
 from derma_bench.hardware import ROOT
-from derma_bench.load.senders import TIMEOUT, Sender
+from derma_bench.load.loops import Send
+from derma_bench.load.senders import http
 from derma_bench.payloads import payloads
-from derma_bench.servers.processes import HOST, ServiceFailed, free_ports, healthy, process
-from derma_bench.servers.running import Running
+from derma_bench.servers.processes import HOST, Running, ServiceFailed, free_ports, healthy, process
 
 ENVIRONMENT = ROOT / ".peer"
 MAKE_MODEL = Path(__file__).with_name("peer_model.py")
@@ -39,8 +38,7 @@ START = 600.0
 VARIABLES = {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
-@dataclass(frozen=True)
-class Tower:
+class Tower(NamedTuple):
     """Sizes of a ViT with patches of 16 pixels at 224."""
 
     width: int
@@ -53,18 +51,6 @@ TOWERS = {
     "vit_small_patch16_224": Tower(384, 12, 6),
     "vit_base_patch16_224": Tower(768, 12, 12),
 }
-
-
-class PeerSender:
-    """Posts images to a peer's OpenAI-like endpoint, and checks what comes back."""
-
-    def __init__(self, client: httpx.AsyncClient, url: str, projection: int) -> None:
-        self._client, self._url, self._projection = client, url, projection
-
-    async def send(self, image: bytes) -> None:
-        answer = await self._client.post(f"{self._url}/embeddings", json=request(image))
-        answer.raise_for_status()
-        check(answer.json(), self._projection)
 
 
 @contextmanager
@@ -81,9 +67,9 @@ def peer(bundle: Path, state: Path, port: int | None = None) -> Iterator[Running
     python = environment()
     tower, projection = architecture(bundle)
     model = state / "model"
-    _make(python, model, tower, projection)
+    _make(python, model, TOWERS[tower], projection)
     url = f"http://{HOST}:{port or free_ports(1)[0]}"
-    connect = partial(connection, url, projection)
+    connect = partial(http, f"{url}/embeddings", request, partial(check, projection))
     with process(
         _command(python, model, url),
         state / "peer.log",
@@ -92,7 +78,8 @@ def peer(bundle: Path, state: Path, port: int | None = None) -> Iterator[Running
         environment=VARIABLES,
     ) as pid:
         asyncio.run(_first_answers(connect()))
-        yield Running("peer", connect, pid=pid, facts=_facts(python, bundle))
+        facts = {**_versions(python), "image_tower": tower, "weights": "random"}
+        yield Running("peer", connect, pid=pid, facts=facts)
 
 
 def environment(folder: Path = ENVIRONMENT) -> Path:
@@ -107,8 +94,8 @@ def environment(folder: Path = ENVIRONMENT) -> Path:
     return python
 
 
-def architecture(bundle: Path) -> tuple[Tower, int]:
-    """The bundle's image tower and the length of its embedding.
+def architecture(bundle: Path) -> tuple[str, int]:
+    """The name of the bundle's image tower and the length of its embedding.
 
     Raises:
         ServiceFailed: it is a tower that CLIP does not have.
@@ -117,38 +104,31 @@ def architecture(bundle: Path) -> tuple[Tower, int]:
     name = config["vision_cfg"]["timm_model_name"]
     if name not in TOWERS:
         raise ServiceFailed(f"the peer serves {', '.join(TOWERS)}; the bundle has {name}")
-    return TOWERS[name], int(config["embed_dim"])
+    return name, int(config["embed_dim"])
 
 
-@asynccontextmanager
-async def connection(url: str, projection: int) -> AsyncIterator[Sender]:
-    """Connections to a peer, kept alive, as many as requests are under way."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False) as client:
-        yield PeerSender(client, url, projection)
-
-
-def request(image: bytes) -> dict[str, str]:
+def request(image: bytes) -> dict[str, Any]:
     """The body that carries a JPEG; the answer comes in base64, the faster of its two encodings."""
     data = base64.b64encode(image).decode()
-    return {
+    body = {
         "model": MODEL,
         "modality": "image",
         "encoding_format": "base64",
         "input": f"data:image/jpeg;base64,{data}",
     }
+    return {"json": body}
 
 
-def check(answer: Mapping[str, Any], projection: int) -> None:
+def check(projection: int, answer: httpx.Response) -> None:
     """Raise ValueError unless the answer is one fp32 embedding of this length."""
-    (one,) = answer["data"]
+    (one,) = answer.json()["data"]
     found = len(base64.b64decode(one["embedding"])) // 4
     if found != projection:
         raise ValueError(f"the peer answered {found} numbers; an embedding has {projection}")
 
 
 def _make(python: Path, model: Path, tower: Tower, projection: int) -> None:
-    sizes = [str(size) for size in (tower.width, tower.depth, tower.heads, projection)]
+    sizes = map(str, (*tower, projection))
     model.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [python, MAKE_MODEL, model, *sizes], capture_output=True, text=True, timeout=START, check=False
@@ -170,18 +150,16 @@ def _command(python: Path, model: Path, url: str) -> list[str]:
     return [str(python.with_name("infinity_emb")), "v2", *words]
 
 
-async def _first_answers(connecting: Any) -> None:
+async def _first_answers(connecting: AbstractAsyncContextManager[Send]) -> None:
     """One image, then some at once: the first batch of either kind is slower."""
     images = payloads(None, count=4)
-    async with connecting as sender:
-        await sender.send(images[0])
-        await asyncio.gather(*map(sender.send, images))
+    async with connecting as send:
+        await send(images[0])
+        await asyncio.gather(*map(send, images))
 
 
-def _facts(python: Path, bundle: Path) -> dict[str, str]:
-    config = json.loads((bundle / "open_clip_config.json").read_text())["model_cfg"]
+def _versions(python: Path) -> dict[str, str]:
     packages = ("infinity-emb", "torch", "transformers")
-    ask = f"import importlib.metadata as m; print(*[m.version(p) for p in {packages}])"
-    found = subprocess.run([python, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
-    versions = dict(zip(packages, found.stdout.split()))
-    return {**versions, "image_tower": config["vision_cfg"]["timm_model_name"], "weights": "random"}
+    code = f"import importlib.metadata as m; print(*[m.version(p) for p in {packages}])"
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    return dict(zip(packages, found.stdout.split()))

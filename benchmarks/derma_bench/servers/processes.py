@@ -15,9 +15,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
+from derma_bench.load.senders import Connect
 
 HOST = "127.0.0.1"
 PORTS = range(19000, 30000)  # below what systems hand out by themselves
@@ -29,6 +32,24 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 class ServiceFailed(RuntimeError):
     """A service did not get ready."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that answers.
+
+    Attributes:
+        connect: opens a connection in the loop that uses it.
+        url: of Triton's gRPC, for its statistics; empty for others.
+        pid: of its first process; None where somebody else started it.
+        facts: what a result says of it, such as versions.
+    """
+
+    name: str
+    connect: Connect
+    url: str = ""
+    pid: int | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def free_ports(count: int) -> list[int]:
@@ -80,7 +101,7 @@ def process(
 
 
 def healthy(url: str) -> bool:
-    """Whether an HTTP service says that it is."""
+    """Ask an HTTP service for its health."""
     with suppress(httpx.HTTPError):
         return httpx.get(url, timeout=2.0, trust_env=False).is_success
     return False

@@ -1,4 +1,4 @@
-"""What ``derma-bench service`` measures by turns: services under load, and the bare engine.
+"""Contenders of ``derma-bench service``: services under load, and the bare engine.
 
     ServiceContender(running, Generator(images), idle=[other]).measure(8, Plan())
     LoopContender(graph, Engine("cpu"), images).measure(1, Plan())
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,23 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from derma_bench.load.generator import Generator
-from derma_bench.servers.processes import cpu_seconds
-from derma_bench.servers.running import Running
+from derma_bench.servers.processes import Running, cpu_seconds
 from derma_bench.service import triton_statistics
-from derma_bench.service.comparison import Plan
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.imaging.preprocess import preprocess
 from derma_serving.runtime.configuration import engine_for
 from derma_serving.runtime.engine import Engine, open_session
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Lengths and repeats; ``concurrency`` are the numbers of requests in flight."""
+
+    concurrency: tuple[int, ...] = (1, 2, 4, 8, 16)
+    seconds: float = 10.0
+    repeats: int = 3
+    warm_up: float = 2.0
+
 
 BATCHES = (1, 8)
 LOOP = "engine loop"
@@ -77,7 +86,7 @@ class LoopContender:
             self._turn(batch, 0.0)
 
     def measure(self, concurrency: int, plan: Plan) -> dict[str, Any]:
-        """``concurrency`` means nothing to it."""
+        """Run batches; ``concurrency`` has no effect."""
         rates = {batch: self._turn(batch, plan.seconds / len(BATCHES)) for batch in BATCHES}
         best = max(rates, key=lambda batch: rates[batch])
         by_batch = {str(batch): rate for batch, rate in rates.items()}

@@ -1,4 +1,4 @@
-"""What ``derma-bench service`` measures: our service, its variants, others, and the bare engine.
+"""Measure our service, its variants, others, and the bare engine by turns.
 
     request = Request(images, bundle=folder, against=("baseline",))
     figures, repeats, subject = measure(request, Plan(), state)
@@ -12,21 +12,29 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from derma_bench.load.generator import Generator
 from derma_bench.servers.baseline import baseline
 from derma_bench.servers.ours import OURS, REPOSITORY, configuration, ours, served, triton
 from derma_bench.servers.peer import peer
-from derma_bench.servers.running import Running
+from derma_bench.servers.processes import Running
 from derma_bench.servers.variants import Variant, copy
-from derma_bench.service.comparison import Contender, Plan, compare, summary
-from derma_bench.service.contenders import LOOP, LoopContender, ServiceContender, served_engine, served_graph
+from derma_bench.service.contenders import (
+    LOOP,
+    LoopContender,
+    Plan,
+    ServiceContender,
+    served_engine,
+    served_graph,
+)
+from derma_bench.service.summary import summary
+from derma_bench.turns import Measured, Turn, by_turns
 from derma_training.bundle import Bundle
 
+Contender = ServiceContender | LoopContender
 Rival = Callable[[Path, Path], AbstractContextManager[Running]]
 AUDITED = "with audit log"
 RIVALS: Mapping[str, Rival] = {"baseline": baseline, "peer": peer}
@@ -34,7 +42,7 @@ RIVALS: Mapping[str, Rival] = {"baseline": baseline, "peer": peer}
 
 @dataclass(frozen=True)
 class Request:
-    """What to compare.
+    """The contenders of a comparison.
 
     Attributes:
         against: names of ``RIVALS``.
@@ -57,9 +65,7 @@ class Request:
     processes: int = 1
 
 
-def measure(
-    request: Request, plan: Plan, state: Path
-) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+def measure(request: Request, plan: Plan, state: Path) -> Measured:
     """Start everything, measure by turns, end everything.
 
     Args:
@@ -83,11 +89,17 @@ def measure(
         running = [stack.enter_context(one) for one in starting]
         subject = _subject(request, running)
         generator = stack.enter_context(Generator(request.images, request.processes))
-        contenders = _contenders(request, running, generator)
-        with tqdm(total=plan.repeats * len(plan.concurrency) * len(contenders), desc="measuring") as bar:
-            rounds = compare(contenders, plan, lambda turn: _tell(bar, turn))
-            bar.update(bar.total - bar.n)
-    return summary(rounds, OURS), rounds, subject
+        rows = by_turns(turns(_contenders(request, running, generator), plan), plan.repeats)
+    return summary(rows, OURS), rows, subject
+
+
+def turns(contenders: Sequence[Contender], plan: Plan) -> list[Turn]:
+    """Every contender at every concurrency."""
+    return [
+        ({"contender": one.name, "concurrency": level}, partial(one.measure, level, plan))
+        for level in plan.concurrency
+        for one in contenders
+    ]
 
 
 def _check(request: Request) -> None:
@@ -106,19 +118,12 @@ def _check(request: Request) -> None:
 
 
 def _variants(request: Request, state: Path) -> Iterator[AbstractContextManager[Running]]:
-    # What our launcher, and so each of them, is told by the environment.
+    # Each launcher reads its profile from the environment.
     profile = os.environ.get("DERMA_PROFILE")
     for number, variant in enumerate(request.variants, 1):
         folder = state / f"variant-{number}"
         models = copy(request.repository, variant, folder / "models", profile)
         yield triton(models, folder, variant.name)
-
-
-def _tell(bar: Any, turn: str) -> None:
-    """Called as a turn begins, so one less is done."""
-    if bar.postfix:
-        bar.update()
-    bar.set_postfix_str(turn)
 
 
 def _contenders(request: Request, running: Sequence[Running], generator: Generator) -> list[Contender]:
@@ -133,7 +138,7 @@ def _contenders(request: Request, running: Sequence[Running], generator: Generat
 
 
 def _subject(request: Request, running: Sequence[Running]) -> dict[str, Any]:
-    """What was measured; rivals may serve other weights, which is then said."""
+    """Describe what was measured; a rival with other weights is named as such."""
     subject = served(running[0].url) | {"sending_processes": request.processes}
     if request.variants:
         subject["variants"] = {one.name: one.snippet for one in request.variants}

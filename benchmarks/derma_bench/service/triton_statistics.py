@@ -1,4 +1,4 @@
-"""Where a request's time goes, by Triton's own statistics.
+"""Stages of a request, by Triton's own statistics.
 
     before = snapshot("127.0.0.1:8001")
     ...                                             # load
@@ -37,7 +37,7 @@ def snapshot(url: str, *, timeout: float = 10.0) -> dict[str, Any]:
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Statistics:
-    """What happened between two snapshots, by model, all its versions together.
+    """Subtract two snapshots, by model, all its versions together.
 
     Returns:
         For each model that ran: ``requests``, ``images``, ``executions``, ``occupancy``

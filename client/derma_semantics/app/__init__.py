@@ -14,6 +14,8 @@ from pathlib import Path
 
 from derma_semantics.domain.contract import MAX_ENCODED_BYTES
 
+__all__ = ["launch"]
+
 ACCENT = "#0b6e7f"
 SCRIPT = Path(__file__).with_name("script.py")
 

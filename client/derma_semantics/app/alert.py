@@ -62,7 +62,7 @@ def alert_markup(diagnosis: Diagnosis) -> Markup:
 
 
 def _noticed(diagnosis: Diagnosis) -> list[Markup]:
-    """What the input check says; nothing where it noticed nothing, which is no praise."""
+    """The result of the input check; nothing where no check fired, which is no praise."""
     if not diagnosis.quality:
         return []
     return [box("amber", "Look at the picture", *(first_upper(r.hint) + "." for r in diagnosis.quality))]
@@ -92,7 +92,7 @@ def _why(diagnosis: Diagnosis) -> str:
 
 
 def _calibrated(diagnosis: Diagnosis) -> Markup:
-    """What the deciding threshold was set for and what it achieved. Routine is what review leaves."""
+    """The aim of the deciding threshold and what it achieved. Routine is what review leaves."""
     level = "urgent" if diagnosis.triage is Triage.URGENT else "review"
     stated = diagnosis.bundle.calibration or {}
     promise = stated.get("guarantees", {}).get(level)
@@ -139,7 +139,7 @@ def _in_counts(rates: Mapping[str, Any], level: str) -> list[Markup]:
 
 
 def _ranked_first(diagnosis: Diagnosis) -> list[Markup]:
-    """How often melanoma ranks first rightly, where that raised the alert."""
+    """The precision of a first-ranked melanoma, where that raised the alert."""
     measured = (diagnosis.bundle.card or {}).get("measured", {})
     melanoma = measured.get("melanoma", {})
     if diagnosis.top.condition.code != "MEL" or not {"sensitivity", "specificity"} <= melanoma.keys():

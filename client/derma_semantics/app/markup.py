@@ -34,7 +34,7 @@ def box(tone: Tone, title: str, *paragraphs: str, details: str = "") -> Markup:
 
 
 def folded(title: str, content: list[Markup]) -> Markup:
-    """What opens on demand."""
+    """A section that opens on demand."""
     return element("details", [element("summary", title), *content])
 
 

@@ -58,7 +58,7 @@ def _one(client: DermaClient, served: ServedBundle | None) -> None:
 
 
 def _diagnosis(client: DermaClient, photo: Photo, served: ServedBundle | None) -> Diagnosis | None:
-    """The answer of the weights that are served to this photograph, asked for once."""
+    """The answer of the weights that are served to this photograph, requested once."""
     known: tuple[str, Diagnosis] | None = st.session_state.get("diagnosis")
     if known and known[0] == photo.digest and (not served or known[1].bundle.digest == served.digest):
         return known[1]

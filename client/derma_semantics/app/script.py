@@ -1,4 +1,4 @@
-"""What Streamlit runs for each visitor: the page, on one client for all of them."""
+"""The script that Streamlit runs for each session: the page, on one client for all of them."""
 
 from derma_semantics.app.page import render
 from derma_semantics.app.service import connect

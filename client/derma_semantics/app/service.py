@@ -37,7 +37,7 @@ def connect() -> DermaClient:
 
 
 def watch(client: DermaClient) -> ServedBundle | None:
-    """What is served now, None where nothing is; looks again every few seconds.
+    """The served bundle, None where nothing is served; looks again every few seconds.
 
     The page is drawn anew when that changes, so it recovers by itself.
     """
@@ -63,7 +63,7 @@ def _strip(client: DermaClient) -> None:
 
 
 def _look(client: DermaClient) -> tuple[ServedBundle | None, str]:
-    """What is served, or None and why."""
+    """The served bundle, or None and why."""
     try:
         served = client.bundle(timeout=PATIENCE)
     except DermaError as exc:

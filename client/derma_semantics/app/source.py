@@ -1,4 +1,4 @@
-"""Where the photograph comes from: a file, the camera, or a drawn sample.
+"""Source of the photograph: a file, the camera, or a drawn sample.
 
 if photo := chosen():
     photo.data, photo.picture

@@ -1,4 +1,4 @@
-"""What the page says, and how it writes numbers."""
+"""Texts of the page, and its format of numbers."""
 
 from __future__ import annotations
 

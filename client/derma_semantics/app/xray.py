@@ -2,7 +2,7 @@
 
     render(client, photo, diagnosis)
 
-A map is asked for once; its opacity is a matter of drawing.
+A map is requested once; its opacity is a matter of drawing.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _method(client: DermaClient) -> str | None:
 def _outcomes(
     client: DermaClient, photo: Photo, wanted: tuple[str, ...], method: str | None
 ) -> list[Explanation | DermaError]:
-    """A map for each text, or why there is none; a sidecar that is away is asked once."""
+    """A map for each text, or why there is none; a sidecar that is away is tried once."""
     known: dict[tuple[str, str | None], Explanation] = st.session_state.maps
     outcomes: list[Explanation | DermaError] = []
     for text in wanted:

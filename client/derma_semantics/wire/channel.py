@@ -66,7 +66,7 @@ class Channel:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What every call carries: the token, and which trace it belongs to."""
+        """Metadata of every call: the token, and the trace it belongs to."""
         return (*self.connection.metadata, *tracing.headers().items())
 
     def release(self) -> Any:

@@ -1,4 +1,4 @@
-"""Where the service is, and how to talk to it: addresses, TLS, token.
+"""Connection settings of the service: addresses, TLS, token.
 
     Connection("10.0.0.1:8001,10.0.0.2:8001", TLS(ca="clinic.pem", name="triton.clinic"), "secret")
 
@@ -39,7 +39,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class TLS:
-    """How to encrypt, as paths of PEM files.
+    """TLS material, as paths of PEM files.
 
     Args:
         ca: the certificates to trust; default: the system's (``SSL_CERT_FILE``), or those that
@@ -74,7 +74,7 @@ class TLS:
             raise ValueError(f"{self} cannot be used: {exc}") from exc
 
     def credentials(self) -> Any:
-        """What gRPC makes of it."""
+        """Credentials of a gRPC channel."""
         import grpc  # type: ignore[import-untyped]
 
         return grpc.ssl_channel_credentials(
@@ -82,7 +82,7 @@ class TLS:
         )
 
     def for_http(self) -> dict[str, Any]:
-        """What urllib3 makes of it."""
+        """Arguments of urllib3's pool."""
         files = {"ca_certs": self.ca, "cert_file": self.certificate, "key_file": self.key}
         names = {"assert_hostname": self.name, "server_hostname": self.name}
         return {key: str(value) for key, value in (files | names).items() if value is not None}
@@ -92,7 +92,7 @@ class TLS:
 
 
 def tls_from_environment() -> TLS | None:
-    """What DERMA_CA, DERMA_CERT, DERMA_KEY and DERMA_TLS_NAME say; None where none is set.
+    """Read DERMA_CA, DERMA_CERT, DERMA_KEY and DERMA_TLS_NAME; None where none is set.
 
     Raises:
         ValueError, OSError: see ``TLS``.
@@ -118,7 +118,7 @@ class Host(NamedTuple):
 
     @property
     def local(self) -> bool:
-        """Whether nothing that is sent there leaves this machine."""
+        """True where nothing that is sent there leaves this machine."""
         return self.name == "localhost" or (self.literal and ip_address(self.name).is_loopback)
 
     @property
@@ -155,7 +155,7 @@ class Connection:
 
     @property
     def private(self) -> bool:
-        """Whether nobody else can read what travels."""
+        """True where nobody else can read the traffic."""
         return self.tls is not None or all(host.local for host in self.hosts)
 
     @property
@@ -189,7 +189,7 @@ class Connection:
         return f"{scheme}:{','.join(map(str, dict.fromkeys(fitting)))}"
 
     def _certified_name(self) -> str | None:
-        """What the certificate must say, where gRPC cannot tell it from the target."""
+        """The name that the certificate must have, where gRPC cannot derive it from the target."""
         if self.tls is None or self.tls.name is not None:
             return self.tls.name if self.tls else None
         names = {host.name for host in self.hosts}

@@ -1,4 +1,4 @@
-"""Which failures are tried again, and when.
+"""The retry policy: transient errors, with back-off.
 
     Retrying(**policy(10.0))(ask)
 

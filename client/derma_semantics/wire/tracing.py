@@ -19,7 +19,7 @@ INTERNAL, CLIENT = "INTERNAL", "CLIENT"
 
 
 class Span(Protocol):
-    """What is used of OpenTelemetry's span."""
+    """The used part of OpenTelemetry's span."""
 
     def set_attribute(self, key: str, value: str) -> None: ...
 
@@ -51,7 +51,7 @@ def span(name: str, attributes: Mapping[str, str] | None = None, kind: str = INT
 
 
 def headers() -> dict[str, str]:
-    """What makes the service's spans children of the current one: W3C ``traceparent``."""
+    """Metadata that makes the service's spans children of the current one: W3C ``traceparent``."""
     carrier: dict[str, str] = {}
     if _trace() is not None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

@@ -53,7 +53,7 @@ _CLOSED = re.compile(r"protocol is restricted", re.IGNORECASE)
 
 
 class Transport(Protocol):
-    """What ``DermaClient`` needs of a connection; tests inject their own.
+    """The interface that ``DermaClient`` needs of a connection; tests inject their own.
 
     ``infer`` may wait within ``cancellation.under_way``, so that another thread can end it.
     """
@@ -65,7 +65,7 @@ class Transport(Protocol):
 
 
 class AsyncTransport(Protocol):
-    """What ``AsyncDermaClient`` needs of a connection."""
+    """The interface that ``AsyncDermaClient`` needs of a connection."""
 
     def infer(self, image: bytes, timeout: float, request_id: str) -> Awaitable[Outputs]: ...
     def network(self, timeout: float) -> Awaitable[dict[str, str]]: ...
@@ -102,12 +102,12 @@ class GrpcTransport:
         stub, metadata = self._channel.stub, self._channel.metadata
         with translated(self.url):
             meta = stub.ModelMetadata(_METADATA, timeout=timeout, metadata=metadata)
-            asked = messages.ModelConfigRequest(name=NETWORK.name, version=_newest(meta))
-            config = stub.ModelConfig(asked, timeout=max(0.0, end - time.monotonic()), metadata=metadata)
-        return _network(config, asked.version)
+            request = messages.ModelConfigRequest(name=NETWORK.name, version=_newest(meta))
+            config = stub.ModelConfig(request, timeout=max(0.0, end - time.monotonic()), metadata=metadata)
+        return _network(config, request.version)
 
     def ready(self, timeout: float) -> bool:
-        """Whether the public model can answer; False too where no server listens."""
+        """Check that the public model can answer; False too where no server listens."""
         try:
             with translated(self.url):
                 return bool(
@@ -142,11 +142,11 @@ class GrpcAsyncTransport:
         stub, metadata = self._channel.stub, self._channel.metadata
         with translated(self.url):
             meta = await stub.ModelMetadata(_METADATA, timeout=timeout, metadata=metadata)
-            asked = messages.ModelConfigRequest(name=NETWORK.name, version=_newest(meta))
+            request = messages.ModelConfigRequest(name=NETWORK.name, version=_newest(meta))
             config = await stub.ModelConfig(
-                asked, timeout=max(0.0, end - time.monotonic()), metadata=metadata
+                request, timeout=max(0.0, end - time.monotonic()), metadata=metadata
             )
-        return _network(config, asked.version)
+        return _network(config, request.version)
 
     async def ready(self, timeout: float) -> bool:
         try:
@@ -164,7 +164,7 @@ class GrpcAsyncTransport:
 
 
 class ModelControl:
-    """What operators do to a server's models: list, load, unload, inspect.
+    """Operators' calls about a server's models: list, load, unload, inspect.
 
     Args:
         timeout: seconds, for each call.
@@ -202,12 +202,12 @@ class ModelControl:
         return [{"version": "", "state": "", "reason": "", **row} for row in answer.get("models", [])]
 
     def instances(self, model: str) -> int:
-        """How many instances of a model its configuration asks for."""
+        """The number of instances in a model's configuration."""
         answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=model))
         return sum(int(group.get("count", 1)) for group in answer["config"].get("instance_group", []))
 
     def infer(self, model: Model, pixels: NDArray[np.uint8]) -> Outputs:
-        """What a model answers to pixels, uint8 (N, 224, 224, 3); its outputs keep the batch axis."""
+        """Run a model on pixels, uint8 (N, 224, 224, 3); its outputs keep the batch axis."""
         tensor = messages.ModelInferRequest.InferInputTensor(
             name="PIXELS", datatype="UINT8", shape=pixels.shape
         )
@@ -229,7 +229,7 @@ class ModelControl:
         return [step["model_name"] for step in steps], audited
 
     def audited(self) -> bool:
-        """Whether the server keeps an audit log: pixels then travel with a ticket."""
+        """True where the server keeps an audit log: pixels then travel with a ticket."""
         return self.steps()[1]
 
     def statistics(self) -> dict[str, Any]:
@@ -303,7 +303,7 @@ def _request(image: bytes, request_id: str, timeout: float) -> Any:
     """BYTES travel with their length before them, in four bytes, little-endian.
 
     No outputs are named, which asks for all there are: an older server would refuse a newer name. Triton
-    is told the timeout, or its queues would hold, and compute, what nobody waits for any more.
+    receives the timeout, or its queues would hold, and compute, what nobody waits for any more.
     """
     tensor = messages.ModelInferRequest.InferInputTensor(name="IMAGE", datatype="BYTES", shape=[1, 1])
     request = messages.ModelInferRequest(

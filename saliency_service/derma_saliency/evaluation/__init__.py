@@ -1,1 +1,1 @@
-"""Whether the maps are true: ``derma-saliency evaluate``."""
+"""Measures of saliency maps: ``derma-saliency evaluate``."""

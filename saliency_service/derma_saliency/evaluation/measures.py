@@ -1,4 +1,4 @@
-"""How true one map is, against its lesion's mask and against the network.
+"""Measures of one map, against its lesion's mask and against the network.
 
     energy(map, mask), pointing(map, mask)          # map: (224, 224), mask: bool
     deletion, insertion = perturbed(classifier, pixels, grid, condition)

@@ -30,7 +30,7 @@ from derma_semantics.domain.conditions import CODES
 
 @dataclass(frozen=True)
 class Amount:
-    """How many images, evenly spread, the slower measures take.
+    """Numbers of images, evenly spread, for the slower measures.
 
     Attributes:
         perturbed: deletion and insertion.

@@ -1,4 +1,4 @@
-"""Does a map depend on the text, and on the weights?
+"""Sanity checks: a map must depend on the text and on the weights.
 
     prompt_sensitivity(explainer, pixels, "attention")     # {"mean": 0.3, ...}: rank correlation
     cascade(explainer, pixels, directions, "attention")    # {"head": 0.5, "block 11": 0.1, ...}

@@ -1,6 +1,6 @@
 """DICOM: photographs in, Structured Reports out. Needs pip install 'derma-semantics[dicom]'.
 
-    from derma_semantics import dicom
+    from derma_semantics.imaging import dicom
     image = dicom.to_image(Path("lesion.dcm").read_bytes())              # a Pillow image, mode RGB
     dicom.write_report("lesion.dcm", client.classify("lesion.dcm"), "reports")
 

@@ -1,6 +1,6 @@
-"""What ``derma-bench bulk`` measures: the service's highest rate and the command's, by turns; then kills.
+"""``derma-bench bulk``: the service's highest rate and that of ``derma bulk``, by turns; then kills.
 
-figures, turns, subject = measure(Request(Path("photographs"), repeats=3, seconds=20, kills=2), state)
+figures, rows, subject = measure(Request(Path("photographs"), repeats=3, seconds=20, kills=2), state)
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from derma_bench.load.generator import Generator
 from derma_bench.payloads import jpegs, payloads
-from derma_bench.ratios import ratio, spread
 from derma_bench.servers.ours import OURS, REPOSITORY, ours, served
 from derma_bench.servers.processes import ServiceFailed
+from derma_bench.turns import Measured, Row, by_turns, column, ratio, spread
 from derma_semantics.domain.contract import MAX_BATCH
 
 POLL = 0.05
@@ -32,7 +30,7 @@ SLOWEST = 5.0
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure.
+    """Lengths and repeats.
 
     Attributes:
         images: folder of JPEG files; all of them are classified in each run.
@@ -49,48 +47,42 @@ class Request:
     url: str | None = None
 
 
-def measure(request: Request, state: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+def measure(request: Request, state: Path) -> Measured:
     """Start the service, measure by turns, kill and go on.
 
     Raises:
         ServiceFailed: the service did not start, the command failed, or rows are missing or double.
         ValueError: the folder holds no JPEG.
     """
-    images, names, turns = payloads(request.images), state / "names.txt", []
+    images, names = payloads(request.images), state / "names.txt"
     names.write_text("".join(f"{path.resolve()}\n" for path in jpegs(request.images)))
-    with (
-        ours(request.url, request.repository, state / OURS) as running,
-        Generator(images) as generator,
-        tqdm(total=2 * request.repeats + 1, desc="measuring") as bar,
-    ):
-        subject = served(running.url)
-        bar.set_postfix_str("the service")
-        generator.closed(running.connect, MAX_BATCH, request.seconds / 4)
-        for number in range(request.repeats):
-            load = generator.closed(running.connect, MAX_BATCH, request.seconds).to_dict()
-            bar.update()
-            bar.set_postfix_str("derma bulk")
-            run = Run(str(running.url), names, state / f"run-{number}.csv")
+    with ours(request.url, request.repository, state / OURS) as running, Generator(images) as generator:
+
+        def alone() -> Row:
+            load = generator.closed(running.connect, MAX_BATCH, request.seconds)
+            return {"rate": load.throughput, "failures": load.failures}
+
+        def bulk() -> Row:
             begin = time.perf_counter()
-            run.finish(len(images))
-            rate = len(images) / (time.perf_counter() - begin)
-            bar.update()
-            bar.set_postfix_str("the service")
-            turns.append({"service": load["throughput"], "bulk": rate, "failures": load["failures"]})
-        bar.set_postfix_str("kills")
-        kept = _killed(request.kills, str(running.url), names, len(images))
-        bar.update()
+            Run(running.url, names, state / f"run-{begin}.csv").finish(len(images))
+            return {"rate": len(images) / (time.perf_counter() - begin)}
+
+        subject = served(running.url)
+        generator.closed(running.connect, MAX_BATCH, request.seconds / 4)
+        rows = by_turns([({"of": "service"}, alone), ({"of": "derma bulk"}, bulk)], request.repeats)
+        kept = _killed(request.kills, running.url, names, len(images))
+    service, command = column(rows, "rate", of="service"), column(rows, "rate", of="derma bulk")
     figures = {
         "images": len(images),
         "under_way": MAX_BATCH,
-        "service_images_per_second": spread([turn["service"] for turn in turns]),
-        "bulk_images_per_second": spread([turn["bulk"] for turn in turns]),
-        "bulk_over_service": ratio([turn["bulk"] for turn in turns], [turn["service"] for turn in turns]),
+        "service_images_per_second": spread(service),
+        "bulk_images_per_second": spread(command),
+        "bulk_over_service": ratio(command, service),
         "kills": len(kept),
         "answered_before_each_kill": kept,
         "rows_after_the_kills": len(images),
     }
-    return figures, turns, subject
+    return figures, rows, subject
 
 
 class Run:
@@ -110,13 +102,13 @@ class Run:
             )
 
     def finish(self, images: int) -> dict[str, Any]:
-        """Wait for the end; what it says of itself.
+        """Wait for its end; return its summary.
 
         Raises:
             ServiceFailed: it failed, hung, or its table has not one row an image.
         """
         try:
-            said, errors = self.process.communicate(timeout=PATIENCE + SLOWEST * images)
+            output, errors = self.process.communicate(timeout=PATIENCE + SLOWEST * images)
         except subprocess.TimeoutExpired as exc:
             self.kill()
             raise ServiceFailed(f"derma bulk did not end within {exc.timeout:.0f} s") from exc
@@ -126,7 +118,7 @@ class Run:
             rows = [row["image"] for row in csv.DictReader(table)]
         if len(rows) != images or len(set(rows)) != images:
             raise ServiceFailed(f"{len(rows)} rows, {len(set(rows))} different, for {images} images")
-        summary: dict[str, Any] = json.loads(said)
+        summary: dict[str, Any] = json.loads(output)
         return summary
 
     def answers(self) -> int:

@@ -1,0 +1,1 @@
+"""The commands of ``derma-bench``: thin, and light until they run."""

@@ -1,1 +1,0 @@
-"""The highest arrival rate that our service bears."""
