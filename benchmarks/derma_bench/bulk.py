@@ -1,6 +1,6 @@
 """``derma-bench bulk``: the service's highest rate and that of ``derma bulk``, by turns; then kills.
 
-figures, rows, subject = measure(Request(Path("photographs"), repeats=3, seconds=20, kills=2), state)
+figures, rows, subject = measure(Path("photographs"), state, repeats=3, seconds=20, kills=2)
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +27,34 @@ PATIENCE = 60.0
 SLOWEST = 5.0
 
 
-@dataclass(frozen=True)
-class Request:
-    """Lengths and repeats.
+def measure(
+    folder: Path,
+    state: Path,
+    *,
+    repeats: int = 3,
+    seconds: float = 20.0,
+    kills: int = 2,
+    repository: Path = REPOSITORY,
+    url: str | None = None,
+) -> Measured:
+    """Start the service, measure by turns, kill and go on.
 
-    Attributes:
-        images: folder of JPEG files; all of them are classified in each run.
+    Args:
+        folder: of JPEG files; all of them are classified in each run.
         seconds: that the service's own highest rate is measured before each run.
         kills: of the last run.
         url: of a running service; one is started where it is None.
-    """
-
-    images: Path
-    repeats: int = 3
-    seconds: float = 20.0
-    kills: int = 2
-    repository: Path = REPOSITORY
-    url: str | None = None
-
-
-def measure(request: Request, state: Path) -> Measured:
-    """Start the service, measure by turns, kill and go on.
 
     Raises:
         ServiceFailed: the service did not start, the command failed, or rows are missing or double.
         ValueError: the folder holds no JPEG.
     """
-    images, names = payloads(request.images), state / "names.txt"
-    names.write_text("".join(f"{path.resolve()}\n" for path in jpegs(request.images)))
-    with ours(request.url, request.repository, state / OURS) as running, Generator(images) as generator:
+    images, names = payloads(folder), state / "names.txt"
+    names.write_text("".join(f"{path.resolve()}\n" for path in jpegs(folder)))
+    with ours(url, repository, state / OURS) as running, Generator(images) as generator:
 
         def alone() -> Row:
-            load = generator.closed(running.connect, MAX_BATCH, request.seconds)
+            load = generator.closed(running.connect, MAX_BATCH, seconds)
             return {"rate": load.throughput, "failures": load.failures}
 
         def bulk() -> Row:
@@ -68,9 +63,9 @@ def measure(request: Request, state: Path) -> Measured:
             return {"rate": len(images) / (time.perf_counter() - begin)}
 
         subject = served(running.url)
-        generator.closed(running.connect, MAX_BATCH, request.seconds / 4)
-        rows = by_turns([({"of": "service"}, alone), ({"of": "derma bulk"}, bulk)], request.repeats)
-        kept = _killed(request.kills, running.url, names, len(images))
+        generator.closed(running.connect, MAX_BATCH, seconds / 4)
+        rows = by_turns([({"of": "service"}, alone), ({"of": "derma bulk"}, bulk)], repeats)
+        kept = _killed(kills, running.url, names, len(images))
     service, command = column(rows, "rate", of="service"), column(rows, "rate", of="derma bulk")
     figures = {
         "images": len(images),

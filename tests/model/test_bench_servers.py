@@ -1,20 +1,20 @@
 """Processes that benchmarks start: awaited, ended, and told of when they fail."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from derma_bench.servers.processes import ServiceFailed, cpu_seconds, free_ports, process
+from derma_bench.servers.processes import ServiceFailed, free_ports, process
 
 
 def test_a_process_is_awaited_and_ended(tmp_path):
     ready = tmp_path / "ready"
-    work = "while time.process_time() < 0.1: pass"  # the kernel counts in ticks of 10 ms
-    code = f"import pathlib, time\n{work}\npathlib.Path({str(ready)!r}).touch()\ntime.sleep(60)"
+    code = f"import pathlib, time\npathlib.Path({str(ready)!r}).touch()\ntime.sleep(60)"
     command = [sys.executable, "-c", code]
     with process(command, tmp_path / "a.log", ready.exists) as pid:
-        assert cpu_seconds(pid) > 0
-    assert cpu_seconds(pid) == 0
+        assert Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_one_that_ends_or_hangs_is_told_with_its_last_words(tmp_path):

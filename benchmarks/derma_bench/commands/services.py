@@ -159,13 +159,13 @@ def bulk(images: Path, repeats: int, seconds: float, kills: int, **options: Any)
     then the command reads the folder, sends its images, and writes its table; by turns. A last run
     is ended by SIGKILL as often as --kills says, and must go on until every image has one row.
     """
-    from derma_bench.bulk import Request, measure
+    from derma_bench.bulk import measure
     from derma_bench.payloads import described, payloads
 
     if options["smoke"]:
         repeats, seconds, kills = 1, 0.5, 1
     with session() as state:
-        request = Request(images, repeats, seconds, kills, **given(options))
-        figures, rows, subject = measure(request, state)
+        sizes: dict[str, Any] = {"repeats": repeats, "seconds": seconds, "kills": kills}
+        figures, rows, subject = measure(images, state, **sizes, **given(options))
         subject |= {"payloads": described(images, payloads(images))}
         finish("bulk", options, figures, rows, subject)

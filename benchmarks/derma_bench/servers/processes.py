@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ PORTS = range(19000, 30000)  # below what systems hand out by themselves
 POLL = 0.2
 GRACE = 40.0
 START = 180.0
-TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class ServiceFailed(RuntimeError):
@@ -105,24 +103,6 @@ def healthy(url: str) -> bool:
     with suppress(httpx.HTTPError):
         return httpx.get(url, timeout=2.0, trust_env=False).is_success
     return False
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and all that descend from it used so far."""
-    children, used = defaultdict(list), {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            # The name in brackets may hold spaces; state, parent and counters follow it.
-            fields = status.read_text().rpartition(")")[2].split()
-            one = int(status.parent.name)
-            children[int(fields[1])].append(one)
-            used[one] = (int(fields[11]) + int(fields[12])) * TICK
-    total, waiting = 0.0, [pid]
-    while waiting:
-        one = waiting.pop()
-        total += used.get(one, 0.0)
-        waiting += children[one]
-    return total
 
 
 def _await(

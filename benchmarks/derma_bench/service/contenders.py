@@ -1,6 +1,6 @@
 """Contenders of ``derma-bench service``: services under load, and the bare engine.
 
-    ServiceContender(running, Generator(images), idle=[other]).measure(8, Plan())
+    ServiceContender(running, Generator(images)).measure(8, Plan())
     LoopContender(graph, Engine("cpu"), images).measure(1, Plan())
 
 The loop is no service: it says what serving costs.
@@ -21,12 +21,16 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from derma_bench.load.generator import Generator
-from derma_bench.servers.processes import Running, cpu_seconds
+from derma_bench.servers.processes import Running
 from derma_bench.service import triton_statistics
+from derma_bench.turns import Row
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.imaging.preprocess import preprocess
 from derma_serving.runtime.configuration import engine_for
 from derma_serving.runtime.engine import Engine, open_session
+
+BATCHES = (1, 8)
+LOOP = "engine loop"
 
 
 @dataclass(frozen=True)
@@ -39,31 +43,19 @@ class Plan:
     warm_up: float = 2.0
 
 
-BATCHES = (1, 8)
-LOOP = "engine loop"
-
-
 class ServiceContender:
-    """A service under closed-loop load while the others stand idle.
+    """A service under closed-loop load while the others stand idle."""
 
-    Args:
-        idle: services whose use of the processor meanwhile is written down.
-    """
-
-    def __init__(self, running: Running, generator: Generator, idle: Sequence[Running] = ()) -> None:
+    def __init__(self, running: Running, generator: Generator) -> None:
         self.name = running.name
-        self._running, self._generator, self._idle = running, generator, idle
+        self._running, self._generator = running, generator
 
-    def measure(self, concurrency: int, plan: Plan) -> dict[str, Any]:
+    def measure(self, concurrency: int, plan: Plan) -> Row:
         url = self._running.url
         before = triton_statistics.snapshot(url) if url else {}
-        used = _idle_cores(self._idle)
         load = self._generator.closed(self._running.connect, concurrency, plan.seconds, warm_up=plan.warm_up)
         row = load.to_dict()
-        row["idle_cores"] = used()
-        if url:
-            row |= _statistics(before, triton_statistics.snapshot(url), row["latency_ms"])
-        return row
+        return row | (triton_statistics.since(before, url, load.latency_ms.get("mean", 0.0)) if url else {})
 
 
 class LoopContender:
@@ -85,7 +77,7 @@ class LoopContender:
         for batch in BATCHES:
             self._turn(batch, 0.0)
 
-    def measure(self, concurrency: int, plan: Plan) -> dict[str, Any]:
+    def measure(self, concurrency: int, plan: Plan) -> Row:
         """Run batches; ``concurrency`` has no effect."""
         rates = {batch: self._turn(batch, plan.seconds / len(BATCHES)) for batch in BATCHES}
         best = max(rates, key=lambda batch: rates[batch])
@@ -136,21 +128,3 @@ def served_graph(repository: Path) -> Path:
     if not versions:
         raise ValueError(f"{repository.name} holds no version of {NETWORK.name}: run derma-export")
     return max(versions, key=lambda path: int(path.name)) / "model.onnx"
-
-
-def _statistics(
-    before: Mapping[str, Any], after: Mapping[str, Any], latency_ms: Mapping[str, float]
-) -> dict[str, Any]:
-    used = triton_statistics.difference(before, after)
-    occupancy = {
-        name: used[model]["occupancy"] for model, name in triton_statistics.SHOWN.items() if model in used
-    }
-    stages = triton_statistics.stages(used, latency_ms.get("mean", 0.0))
-    return {"statistics": used, "occupancy": occupancy, "stages_ms": stages}
-
-
-def _idle_cores(idle: Sequence[Running]) -> Callable[[], float]:
-    """Cores that services use between this call and the call of what it returns."""
-    pids = [running.pid for running in idle if running.pid]
-    begin, before = time.perf_counter(), sum(map(cpu_seconds, pids))
-    return lambda: (sum(map(cpu_seconds, pids)) - before) / (time.perf_counter() - begin)

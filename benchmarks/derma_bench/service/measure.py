@@ -127,9 +127,7 @@ def _variants(request: Request, state: Path) -> Iterator[AbstractContextManager[
 
 
 def _contenders(request: Request, running: Sequence[Running], generator: Generator) -> list[Contender]:
-    contenders: list[Contender] = [
-        ServiceContender(one, generator, [other for other in running if other is not one]) for one in running
-    ]
+    contenders: list[Contender] = [ServiceContender(one, generator) for one in running]
     if request.loop:
         graph = served_graph(request.repository)
         engine = served_engine(configuration(running[0].url))

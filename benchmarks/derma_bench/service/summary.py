@@ -57,7 +57,6 @@ def _contender(rows: Sequence[Row]) -> dict[str, Any]:
         "throughput": spread(row["throughput"] for row in rows),
         "latency_ms": {q: median(one[q] for one in latencies) for q in LATENCIES if latencies},
         "failures": sum(sum(row["failures"].values()) for row in rows),
-        "idle_cores": max((row.get("idle_cores", 0.0) for row in rows), default=0.0),
     }
     for key in INSIDE:
         if parts := [row[key] for row in rows if key in row]:

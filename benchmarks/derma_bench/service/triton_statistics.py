@@ -73,6 +73,13 @@ def stages(used: Statistics, mean_ms: float) -> dict[str, float]:
     }
 
 
+def since(before: Mapping[str, Any], url: str, mean_ms: float) -> dict[str, Any]:
+    """Statistics, batch occupancy and stages since a snapshot."""
+    used = difference(before, snapshot(url))
+    occupancy = {name: used[model]["occupancy"] for model, name in SHOWN.items() if model in used}
+    return {"statistics": used, "occupancy": occupancy, "stages_ms": stages(used, mean_ms)}
+
+
 def _totals(answer: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Counters by model; JSON leaves out those that are zero and writes 64-bit numbers as text."""
     totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
