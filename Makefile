@@ -44,6 +44,14 @@ setup: .venv/ready .triton/ready ## Make both environments: the project's and th
 	.triton/bin/python $(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 
+# Small, without PyTorch: for `make check` alone.
+.check/ready: requirements/check.lock pyproject.toml
+	@echo "Installing the environment of make check: 1 GB."
+	$(PYTHON) -m venv .check
+	.check/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r requirements/check.lock
+	.check/bin/python $(PIP_INSTALL) --no-deps --editable .
+	@touch $@
+
 .PHONY: demo
 demo: exported .run/synthetic ## Classify IMAGE (a file or folder; default: drawn pictures) and stop again
 	@test -e "$(IMAGE)" || { echo "IMAGE=$(IMAGE) does not exist"; exit 2; }
@@ -151,9 +159,27 @@ peer: .peer/ready ## Install the public server that `make bench` compares with (
 docs: setup ## Write the client's reference as web pages into .run/docs
 	$(BIN)/python docs/reference.py .run/docs
 
+.PHONY: check
+check: .check/ready ## Check style, types and unit tests: the inner loop, a minute without PyTorch
+	.check/bin/ruff check
+	.check/bin/ruff format --check
+	.check/bin/mypy $(TYPES_WITHOUT_TORCH)
+	.check/bin/python -m pytest tests/unit $(PARALLEL)
+
+# A package that is not installed there has no types; `make lint` has them all.
+TYPES_WITHOUT_TORCH := --cache-dir .check/types --ignore-missing-imports --allow-untyped-decorators \
+	--allow-subclassing-any --no-warn-return-any --no-warn-unused-ignores
+
+# The tests of a file share what they set up, so they stay together.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+
 .PHONY: test
-test: setup ## Run all tests
-	$(BIN)/python -m pytest tests/unit tests/parity tests/e2e $(STEADY)
+test: setup ## Run all tests; says at the end what was skipped and why
+	@rm -f $(SKIPPED)
+	DERMA_SKIPPED=$(SKIPPED) $(BIN)/python -m pytest tests/unit tests/model tests/parity $(PARALLEL)
+	DERMA_SKIPPED=$(SKIPPED) $(BIN)/python -m pytest tests/e2e $(STEADY)
+
+SKIPPED := .run/skipped
 
 # Of the faults, those whose verdict does not depend on how busy the machine is.
 STEADY := tests/faults/test_disk.py tests/faults/test_same_answer.py
@@ -163,7 +189,7 @@ faults: setup ## Break everything on purpose, at full length (20 minutes); figur
 	DERMA_FAULTS=full $(BIN)/python -m pytest tests/faults
 
 .PHONY: lint
-lint: setup ## Check style and types
+lint: setup ## Check style, and types with those of all packages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -183,6 +209,7 @@ audit-deps: setup ## Look for known vulnerabilities in what is locked (needs the
 lock: setup ## Resolve the dependencies anew
 	$(BIN)/python $(PIP_INSTALL) uv
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --all-extras pyproject.toml -o requirements/project.lock
+	$(BIN)/uv pip compile $(LOCK_OPTIONS) --extra check pyproject.toml -c requirements/project.lock -o requirements/check.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) requirements/triton.in -o requirements/triton.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) pyproject.toml requirements/container.in -c requirements/triton.lock -o requirements/container.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) requirements/peer.in -o requirements/peer.lock

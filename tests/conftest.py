@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -18,14 +19,34 @@ from derma_semantics.imaging.synthetic import draw
 # Before PyTorch loads, here and in what tests start: on a busy machine threads that spin while they wait
 # keep each other waiting.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
+pytest_plugins = ["tests.services"]
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("unit", "parity", "e2e", "faults")
+LAYERS = ("unit", "model", "parity", "e2e", "faults")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "faults: promises that hold when something goes wrong")
+def pytest_configure() -> None:
     # A shell's background jobs ignore Ctrl-C, and so would all that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was skipped and why; with DERMA_SKIPPED, a file, of the runs before this one too."""
+    found = Counter(
+        (Path(report.location[0]).as_posix(), str(report.longrepr[2]).removeprefix("Skipped: "))
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    lines = [f"{path}: {count} skipped: {reason}" for (path, reason), count in sorted(found.items())]
+    if kept := os.environ.get("DERMA_SKIPPED"):
+        path = Path(kept)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [*(path.read_text().splitlines() if path.exists() else []), *lines]
+        path.write_text("".join(f"{line}\n" for line in lines))
+    if lines:
+        terminalreporter.section("skipped")
+        terminalreporter.write_line("\n".join(lines))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

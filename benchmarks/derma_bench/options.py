@@ -58,7 +58,7 @@ def service(command: Any) -> Any:
         click.option(
             "--repository",
             type=FOLDER,
-            help="Model repository to start the service with.  [default: model_repository]",
+            help="Model repository to start the service with.  [default: .run/models]",
         ),
     ):
         command = option(command)

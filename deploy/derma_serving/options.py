@@ -60,10 +60,10 @@ def service_options(command: Any) -> Any:
         ),
         click.option(
             "--repository",
-            type=EXISTING,
+            type=FOLDER,
             default=Settings.repository,
             show_default=True,
-            help="Model repository to serve.",
+            help="Model repository to serve, as derma-export writes it.",
         ),
         click.option(
             "--triton",
@@ -94,6 +94,8 @@ def read_settings(given: dict[str, Any]) -> Settings:
         made = Settings(**given, tls=_server_tls(**files))
     except (ValueError, OSError) as exc:
         raise click.UsageError(str(exc)) from exc
+    if not made.repository.is_dir():
+        raise click.UsageError(f"{made.repository} does not exist: `derma-export BUNDLE` writes it")
     if made.profile and made.profile not in made.profiles:
         known = ", ".join(made.profiles) or "none"
         raise click.UsageError(f"no model has a profile {made.profile!r}; there are: {known}")

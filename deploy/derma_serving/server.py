@@ -1,6 +1,6 @@
 """The Triton server that a pip wheel carries, as one process with its own environment.
 
-    server, stopping = TritonServer(Settings(repository=Path("model_repository"))), threading.Event()
+    server, stopping = TritonServer(Settings(repository=Path(".run/models"))), threading.Event()
     server.start(stopping); server.wait_until_ready(60, stopping); server.stop()
 
 The wheel ``nvidia-pytriton`` holds the real ``tritonserver``, its Python backend and

@@ -20,7 +20,12 @@ from pathlib import Path
 from derma_semantics.wire.admin import HEADER
 from derma_semantics.wire.connection import TLS
 
-ROOT = Path(__file__).resolve().parents[2]
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_IN_CHECKOUT = (_CHECKOUT / "model_repository").is_dir()
+# Where environments and all that is made lie: the checkout; the working directory for an installed wheel.
+ROOT = _CHECKOUT if _IN_CHECKOUT else Path.cwd()
+# The models as people wrote them, from which export makes what is served. A wheel brings them along.
+TEMPLATES = (_CHECKOUT if _IN_CHECKOUT else Path(__file__).parent) / "model_repository"
 LOCAL = "127.0.0.1"
 # What an operator does, and what a caller who only sends photographs never needs.
 RESTRICTED = ("model-repository", "shared-memory", "statistics", "trace", "logging")
@@ -84,6 +89,7 @@ class Settings:
 
     Attributes:
         host: IPv4 address where gRPC listens, with ``insecure`` every part.
+        repository: what `derma-export` made, and what is served.
         profile: models that have a ``configs/<profile>.pbtxt`` are served with it.
         triton: folder of a Triton that is installed; None for the one of the pip wheel.
         bundle: what the saliency sidecar loads; None for no sidecar.
@@ -94,8 +100,8 @@ class Settings:
         ValueError: an address beyond this machine without mutual TLS; an admin key that is none.
     """
 
-    repository: Path = ROOT / "model_repository"
     state: Path = ROOT / ".run"
+    repository: Path = state / "models"
     host: str = LOCAL
     http_port: int = 8000
     grpc_port: int = 8001

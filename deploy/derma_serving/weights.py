@@ -1,20 +1,18 @@
-"""Whether the network's weights are what was exported, for a native backend, which loads them without a look.
+"""Compare the network's weights with what was exported, for a native backend, which loads them unchecked.
 
-    check(Path("model_repository"))                         # before Triton starts
-    check(Path("model_repository"), model=CANDIDATE.name)   # before this one is loaded
+    check(Path(".run/models"))                         # before Triton starts
+    check(Path(".run/models"), model=CANDIDATE.name)   # before this one is loaded
 
-Our own backend looks itself, at each load.
+This project's backend checks by itself, at each load.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as messages
-
 from derma_semantics.domain.contract import CANDIDATE, NETWORK
 from derma_semantics.domain.errors import ServiceUnavailable
+from derma_serving.model_config import located, parameters, read, serves_highest
 from derma_serving.runtime.integrity import GRAPH, Tampered, check_version, versions
 
 
@@ -31,20 +29,11 @@ def check(repository: Path, profile: str | None = None, model: str = NETWORK.nam
     name = CANDIDATE.name if model == CANDIDATE.name else NETWORK.name
     try:
         _check_model(repository / name, profile)
-    except (Tampered, OSError, text_format.ParseError) as exc:
+    except (Tampered, OSError, ValueError) as exc:
         raise ServiceUnavailable(f"altered weights do not serve: {exc}") from exc
 
 
 def _check_model(folder: Path, profile: str | None) -> None:
-    config = text_format.Parse(_configuration(folder, profile).read_text(), messages.ModelConfig())
-    stated = {key: value.string_value for key, value in config.parameters.items()}
-    # Without a policy of its own, Triton serves the highest.
-    served = versions(folder)[0 if config.HasField("version_policy") else -1 :]
-    for version in served:
-        check_version(version, stated, config.default_model_filename or GRAPH)
-
-
-def _configuration(folder: Path, profile: str | None) -> Path:
-    if profile and (special := folder / "configs" / f"{profile}.pbtxt").is_file():
-        return special
-    return folder / "config.pbtxt"
+    config = read(located(folder, profile))
+    for version in versions(folder)[-1 if serves_highest(config) else 0 :]:
+        check_version(version, parameters(config), config.default_model_filename or GRAPH)

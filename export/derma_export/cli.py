@@ -1,6 +1,6 @@
 """derma-export: turn a bundle into a model version that Triton serves.
 
-    derma-export training/bundles/derma-mini --repository model_repository
+    derma-export training/bundles/derma-mini
     derma-export BUNDLE --precision bf16 --data ISIC2018_FOLDER
     derma-export --architecture biomedclip --random-weights --precision int8
     derma-export --check                # are the versions of the repository what was exported?
@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING
 import click
 
 from derma_export.repository import check as check_repository
-from derma_export.repository import is_newest
+from derma_export.repository import is_newest, restamp
 from derma_export.version_store import reason_of, was_withdrawn
 from derma_semantics.commands.terminal import Exit, help_text
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.domain.errors import DermaError
 from derma_semantics.wire.transport import ModelControl
-from derma_serving.runtime.integrity import Tampered
+from derma_serving.runtime.integrity import Tampered, versions
 from derma_serving.runtime.precisions import DEFAULT, NAMES, PRECISIONS, by_name
+from derma_serving.settings import Settings
 from derma_training.bundle import Bundle, BundleError
 from derma_training.bundle.signing import require_signature
 
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
 @click.option(
     "--repository",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("model_repository"),
-    show_default=True,
-    help="Model repository; created if it does not exist.",
+    default=Settings.repository,
+    show_default=".run/models",
+    help="Model repository to write; its configurations are made from model_repository each time.",
 )
 @click.option(
     "--precision",
@@ -121,16 +122,7 @@ def main(
             click.echo(f"signed {bundle.name}: {require_signature(bundle, public_key)}")
         labelled = bool(data) and not bundle.random_weights
         told = f"{bundle.name} ({bundle.digest[:12]}), {precision}"
-        if if_needed and _is_there(repository, bundle, precision, labelled):
-            click.echo(f"{repository.resolve()} holds {told}, already")
-        elif if_needed and (aside := was_withdrawn(repository, bundle.digest, precision)):
-            click.secho(
-                f"warning: {told}, was version {aside.name} and was withdrawn ({reason_of(aside)}); "
-                "what serves, serves on. `make rollout` tries it again",
-                fg="yellow",
-                err=True,
-            )
-        else:
+        if not (if_needed and _is_there(repository, bundle, precision, labelled, told)):
             version = _export(bundle, repository, precision, data, images)
             click.echo(f"wrote version {version} to {repository.resolve()}")
     except (BundleError, DermaError, OSError, RuntimeError, ValueError) as exc:
@@ -143,7 +135,7 @@ def main(
 def _check(repository: Path) -> None:
     try:
         found = check_repository(repository)
-    except (Tampered, OSError) as exc:
+    except (Tampered, OSError, ValueError) as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(Exit.FAILED)
     for version, manifest in found.items():
@@ -153,12 +145,27 @@ def _check(repository: Path) -> None:
     click.echo(f"{repository.resolve()} holds {len(found)} versions")
 
 
-def _is_there(repository: Path, bundle: Bundle, precision: str, labelled: bool) -> bool:
+def _is_there(repository: Path, bundle: Bundle, precision: str, labelled: bool, told: str) -> bool:
+    """Tell whether no export is needed, and why; the configurations are then made anew."""
     try:
-        return is_newest(repository, bundle, precision, labelled=labelled)
+        newest = is_newest(repository, bundle, precision, labelled=labelled)
     except Tampered as exc:
         click.secho(f"warning: {exc}; a new version takes its place", fg="yellow", err=True)
         return False
+    aside = None if newest else was_withdrawn(repository, bundle.digest, precision)
+    if newest:
+        click.echo(f"{repository.resolve()} holds {told}, already")
+    elif aside:
+        click.secho(
+            f"warning: {told}, was version {aside.name} and was withdrawn ({reason_of(aside)}); "
+            "what serves, serves on. `make rollout` tries it again",
+            fg="yellow",
+            err=True,
+        )
+    else:
+        return False
+    restamp(repository, versions(repository / NETWORK.name)[-1])
+    return True
 
 
 def _random(seed: int) -> Bundle:

@@ -1,7 +1,7 @@
 """From a bundle to a version in a model repository, with the gate between.
 
     bundle = Bundle.open("training/bundles/derma-mini")
-    version = export_bundle(bundle, Path("model_repository"), Task(synthetic_samples()))
+    version = export_bundle(bundle, Path(".run/models"), Task(synthetic_samples()))
 
 A graph that fails the gate is never written.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,18 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from derma_export import fusion, gate
+from derma_export import fusion, gate, merge
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
 from derma_export.precision import Attempt, attempts
-from derma_export.repository import configuration, install, naming, parameters, prepare
+from derma_export.repository import engine_of, install, statement
 from derma_export.samples import Samples
-from derma_export.version_store import copy_configuration
-from derma_semantics.domain.contract import CANDIDATE, NETWORK, Model
-from derma_serving.runtime.configuration import engine_for
+from derma_semantics.domain.contract import NETWORK, Model
+from derma_serving.drafts import naming
 from derma_serving.runtime.engine import Engine
 from derma_serving.runtime.integrity import GRAPH
 from derma_serving.runtime.precisions import DEFAULT, by_name
 from derma_training.bundle import Bundle, BundleError, sha256
-from derma_training.network.classifier import Answers, Classifier
+from derma_training.network.classifier import Answers
 
 Open = Callable[[Path, Engine], gate.Runner]
 Say = Callable[[str], object]
@@ -68,7 +67,7 @@ def export_bundle(
     Args:
         say: is told, a line at a time, what was done.
         run_graph: opens an exported file for the gate.
-        into: the network; or its candidate, which the network's configuration is copied for.
+        into: the network, or its candidate.
 
     Returns:
         The new version number.
@@ -76,35 +75,30 @@ def export_bundle(
     Raises:
         GateFailed: nothing was written.
         BundleError: the bundle was altered meanwhile; nothing was written.
-        ValueError: the repository's configuration asks for what does not exist.
+        ValueError: the network's configuration asks for what does not exist.
     """
-    classifier = Classifier.from_bundle(bundle)
-    merge = gate.check_merge(bundle, classifier.normalise(task.samples.pixels[: gate.BATCH]))
-    say(f"merge  embeddings move by {merge:.1e} (limit {gate.MERGE_LIMIT:.0e})")
+    classifier, moved = merge.merged(bundle, task.samples.pixels[: gate.BATCH])
+    say(f"merge  embeddings move by {moved:.1e} (limit {merge.LIMIT:.0e})")
     reference = gate.in_batches(classifier, task.samples.pixels)
-    engine = engine_of(repository, task.precision)
+    engine = engine_of(task.precision)
     with tempfile.TemporaryDirectory(prefix="derma-export-") as scratch, naming(Path(scratch)):
         graph = Path(scratch) / GRAPH
         export_onnx(classifier, graph, fuse_attention=by_name(task.precision).gpu)
         attempt, report = _first_to_pass(
             graph, reference, task, say, lambda path: run_graph(path, engine), bundle.calibration.margin
         )
-        values = parameters(bundle, task.precision)
         manifest = {
-            **values,
+            **statement(bundle, task.precision),
             "graph_digest": sha256(attempt.graph),
             "embedding_size": classifier.text.shape[1],
             **_provenance(bundle),
-            "gate": {**report.to_dict(), "source": task.samples.source, "merge": merge},
+            "gate": {**report.to_dict(), "source": task.samples.source, "merge": moved},
             "engine": engine.provider,
             "kept": [layer.place for layer in attempt.kept],
             "fused": _fused(attempt.graph, task.precision),
         }
         _require_unchanged(bundle)
-        prepare(repository)
-        if into is CANDIDATE:
-            copy_configuration(repository)
-        return install(repository, attempt.graph, manifest, values, classifier.text.shape[1], into)
+        return install(repository, attempt.graph, manifest, into)
 
 
 def _require_unchanged(bundle: Bundle) -> None:
@@ -147,18 +141,6 @@ def _first_to_pass(
     assert report is not None
     report.require(samples.names)
     raise AssertionError("a report with failures raises")
-
-
-def engine_of(repository: Path, precision: str) -> Engine:
-    """What the repository's processors will run the graph on.
-
-    A graph for GPUs is computed by ONNX Runtime's own kernels here, fp16 in fp32.
-    """
-    if by_name(precision).gpu:
-        return Engine("cpu", precision)
-    config = configuration(repository)
-    config.setdefault("parameters", {})["precision"] = {"string_value": precision}
-    return replace(engine_for(config, "CPU", cores=1), threads=0)
 
 
 def _fused(graph: Path, precision: str) -> dict[str, int]:

@@ -19,11 +19,8 @@ from torch.nn import functional as F
 from derma_semantics.domain.contract import Triage
 from derma_semantics.evaluation.metrics import MELANOMA, balanced_accuracy
 from derma_serving.runtime.precisions import PRECISIONS, Limits
-from derma_training.bundle import Bundle
 from derma_training.network.classifier import Answers
-from derma_training.network.model import load_merged, load_unmerged
 
-MERGE_LIMIT = 1e-5
 BATCH = 16
 
 Runner = Callable[[Tensor], Answers]
@@ -171,26 +168,6 @@ def companion_effect(run: Runner, pixels: Tensor, batch: int = BATCH) -> float:
 def in_batches(run: Runner, pixels: Tensor, batch: int = BATCH) -> Answers:
     """Answers to any number of images, computed ``batch`` at a time."""
     return Answers(*map(torch.cat, zip(*(run(part) for part in pixels.split(batch)))))
-
-
-@torch.inference_mode()
-def check_merge(bundle: Bundle, normalised: Tensor) -> float:
-    """Largest difference of embeddings before and after folding the adapter in.
-
-    Args:
-        normalised: images as the vision tower expects them, fp32 (N, 3, 224, 224).
-
-    Raises:
-        GateFailed: it exceeds 1e-5.
-    """
-    if bundle.adapter is None:
-        return 0.0
-    apart = load_unmerged(bundle).encode_image(normalised, normalize=True)
-    merged = load_merged(bundle).encode_image(normalised, normalize=True)
-    difference = float((apart - merged).abs().max())
-    if not difference <= MERGE_LIMIT:
-        raise GateFailed(f"merging the adapter moved embeddings by {difference:.2e}, limit {MERGE_LIMIT:.0e}")
-    return difference
 
 
 def _both(

@@ -11,17 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
 
-from derma_export.exporter import Task, export_bundle
-from derma_export.samples import synthetic_samples
-from derma_semantics import DermaClient
-from derma_training.bundle import Bundle
-from tests.e2e.conftest import Service, start, stop, until
 from tests.faults import figures
 
 T = TypeVar("T")
@@ -57,50 +51,3 @@ def note() -> Callable[..., None]:
         path.write_text(json.dumps(measured, indent=1))
 
     return keep
-
-
-@pytest.fixture(scope="session")
-def repository(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with the committed bundle as version 1."""
-    folder = tmp_path_factory.mktemp("repository") / "models"
-    export_bundle(Bundle.open(mini), folder, Task(synthetic_samples(4)), say=lambda _: None)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """For what must leave it as it was: all these tests share it."""
-    service = start(repository, tmp_path_factory.mktemp("state"))
-    yield service
-    output = stop(service)
-    assert service.launcher.returncode == 0, output
-    assert service.processes() == []
-    assert service.segments() == []
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[DermaClient]:
-    with DermaClient(service.url) as client:
-        yield client
-
-
-@pytest.fixture
-def start_service(
-    repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Service]]:
-    """Starts services that the test may break or end."""
-    services = []
-
-    def begin(*options: str) -> Service:
-        services.append(start(repository, tmp_path_factory.mktemp("state"), *options))
-        return services[-1]
-
-    yield begin
-    for service in services:
-        if service.launcher.poll() is None:
-            stop(service)
-
-
-@pytest.fixture(scope="session", name="until")
-def _until() -> Callable[..., object]:
-    return until

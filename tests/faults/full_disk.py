@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from derma_export import repository
+from derma_semantics.domain.contract import FACTS, PARAMETERS
 from derma_semantics.domain.integrity import sha256
 
 ROOM = 2 * 2**20
@@ -22,15 +23,9 @@ GRAPH = 200_000
 STEP = 8_192
 
 
-def values(name):
-    digest = name * 64
-    return {"bundle_name": name, "bundle_digest": digest, "prompts_digest": digest, "precision": "fp32"}
-
-
 def export(target, graph, name):
-    repository.prepare(target)
-    manifest = {**values(name), "graph_digest": sha256(graph)}
-    return repository.install(target, graph, manifest, values(name), 8)
+    manifest = dict.fromkeys((*PARAMETERS, *FACTS), name) | {"embedding_size": 8}
+    return repository.install(target, graph, {**manifest, "graph_digest": sha256(graph)})
 
 
 def snapshot(folder):
@@ -80,7 +75,7 @@ def main(folder):
     for leave in range(0, 4 * STEP, STEP):  # a new repository, of which only a part fits
         fill(disk / "filler", leave)
         try:
-            repository.prepare(disk / "new")
+            export(disk / "new", graph, "a")
         except OSError as exc:
             outcomes[f"new {errno.errorcode[exc.errno]}"] += 1
         (disk / "filler").unlink()

@@ -17,12 +17,10 @@ import time
 from itertools import count
 from pathlib import Path
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
-
 from derma_export import repository
-from derma_semantics.domain.contract import MODELS, NETWORK
+from derma_semantics.domain.contract import FACTS, MODELS, NETWORK, PARAMETERS
 from derma_semantics.domain.integrity import sha256
+from derma_serving.model_config import read
 from derma_serving.runtime.integrity import versions
 
 MODEL = NETWORK.name
@@ -30,19 +28,13 @@ MOST = 3  # exports, until one is killed
 MOST_KILLS = 30  # for each interruption: where a disk is slow only now and then, few meet one
 
 
-def values(name):
-    digest = name * 64
-    return {"bundle_name": name, "bundle_digest": digest, "prompts_digest": digest, "precision": "fp32"}
-
-
 def export(target, graph, name):
-    manifest = {**values(name), "graph_digest": sha256(graph)}
-    return repository.install(target, graph, manifest, values(name), 8)
+    manifest = dict.fromkeys((*PARAMETERS, *FACTS), name) | {"embedding_size": 8}
+    return repository.install(target, graph, {**manifest, "graph_digest": sha256(graph)})
 
 
 def export_on(target, graph):
     """What the child does: exports of two bundles in turn, until it is killed."""
-    repository.prepare(target)
     for number in count():
         export(target, graph, "ab"[number % 2])
 
@@ -63,7 +55,7 @@ def kill_one(target, graph, seconds):
 def whole(target):
     """Every version is what was exported and every configuration parses; returns how many versions."""
     for path in target.glob("*/**/*.pbtxt"):
-        text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        read(path)
     found = versions(target / MODEL)
     assert [version.name for version in found] == [str(n + 1) for n in range(len(found))]
     if found:  # Triton would load it
@@ -82,7 +74,6 @@ def main(folder, wanted, seed):
     graph.write_bytes(rng.randbytes(2**20))
     target, kills, interrupted, made = folder / "models", 0, 0, 0
     began = time.monotonic()
-    repository.prepare(folder / "first")
     export(folder / "first", graph, "a")
     longest = MOST * (time.monotonic() - began)
     while interrupted < wanted and kills < MOST_KILLS * wanted:
@@ -93,14 +84,12 @@ def main(folder, wanted, seed):
         interrupted += bool(leftovers(target))
         before = whole(target)
         if rng.random() < 0.3:
-            repository.prepare(target)
             assert export(target, graph, "c") == before + 1
             assert not leftovers(target)
         made += before
-    repository.prepare(target)
     export(target, graph, "d")
     assert not leftovers(target)
-    assert repository.stamped_parameters(target)["bundle_name"] == "d"
+    assert repository.stated(target)["bundle_name"] == "d"
     whole(target)
     print(json.dumps({"kills": kills, "interrupted": interrupted, "versions": made}))
 

@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from derma_export.repository import install, parameters
-from derma_export.version_store import copy_configuration
+from derma_export.repository import install, statement
 from derma_semantics.domain.contract import CANDIDATE, NETWORK
 from derma_semantics.domain.integrity import sha256
+from derma_serving.model_config import located, read, write
 from derma_serving.runtime.integrity import GRAPH, read_manifest
 from derma_training.bundle import Bundle
 
@@ -37,11 +37,10 @@ def release(repository: Path, original: Path, bundle: Bundle, digest: str, broke
             )
         graph = original.parent / "changed.onnx"
         graph.write_bytes(data.replace(old, bytes.fromhex(digest)))
-        values = {**parameters(bundle, "fp32"), "bundle_digest": digest}
-        manifest = {**read_manifest(original), **values, "graph_digest": sha256(graph)}
+        told = {**statement(bundle, "fp32"), "bundle_digest": digest, "graph_digest": sha256(graph)}
+        manifest = {**read_manifest(original), **told}
         del manifest["version"]
-        copy_configuration(repository)
-        number = install(repository, graph, manifest, values, manifest["embedding_size"], CANDIDATE)
+        number = install(repository, graph, manifest, CANDIDATE)
         if broken:
             broken(repository / CANDIDATE.name / str(number))
 
@@ -66,12 +65,10 @@ def cut_graph(version: Path) -> None:
 
 def failing_warm_up(version: Path) -> None:
     """The graph does not take what it is warmed up with."""
-    config = version.parent / "config.pbtxt"
-    text = config.read_text()
-    changed = text.replace("dims: [ 224, 224, 3 ] random_data", "dims: [ 224, 224, 4 ] random_data")
-    if changed == text:
-        raise ValueError(f"{config} has no warm-up")
-    config.write_text(changed)
+    path = located(version.parent)
+    config = read(path)
+    config.model_warmup[0].inputs["PIXELS"].dims[:] = [224, 224, 4]
+    write(path, config)
 
 
 def served(repository: Path) -> Path:

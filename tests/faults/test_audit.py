@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 
-from derma_export.version_store import add_router, ask_router
+from derma_export import router
 from derma_semantics import DermaClient
 from derma_semantics.domain.contract import CLASSIFIER, NETWORK, Triage
 from derma_semantics.domain.errors import InvalidImage, InvalidRequest, ServiceUnavailable
 from derma_semantics.wire.transport import GrpcTransport, ModelControl
 from derma_serving.server import PYTHON
-from tests.e2e.conftest import LAUNCHER, ROOT, free_ports, start, stop, until
+from tests.services import LAUNCHER, ROOT, free_ports, start, stop, until
 
 
 def audited(path):
@@ -135,8 +135,8 @@ def test_a_service_with_an_audit_log_rolls_back(repository, jpeg, tmp_path):
 
 def test_a_canary_and_an_audit_log_exclude_each_other(repository, tmp_path):
     models = shutil.copytree(repository, tmp_path / "models")
-    add_router(models, 20)
-    ask_router(models, True)
+    router.add(models, 20)
+    router.ask(models, True)
     options = [f"--{name}-port={port}" for name, port in free_ports().items()]
     command = [*LAUNCHER, "serve", f"--repository={models}", f"--state={tmp_path / 'state'}", *options]
     done = subprocess.run(

@@ -22,9 +22,9 @@ import urllib3
 
 from derma_semantics import DermaClient
 from derma_semantics.domain.errors import Overloaded
-from tests.e2e.conftest import ROOT, free_ports
 from tests.faults.test_shutdown import lost_of, under_way_of
 from tests.faults.traffic import classifying
+from tests.services import ROOT, free_ports
 
 BWRAP = shutil.which("bwrap")
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")

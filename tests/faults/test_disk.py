@@ -84,7 +84,6 @@ import killed_exports as program
 
 target, graph = Path(sys.argv[1]) / "models", Path(sys.argv[1]) / "graph.onnx"
 graph.write_bytes(bytes(100_000))
-program.repository.prepare(target)
 program.export(target, graph, "a")
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
 for limit in (0, 100, 5_000, 50_000, 99_999):
@@ -95,7 +94,7 @@ for limit in (0, 100, 5_000, 50_000, 99_999):
     except OSError as exc:
         print(limit, exc)
     assert not program.leftovers(target)
-    assert program.repository.stamped_parameters(target)["bundle_name"] == "a"
+    assert program.repository.stated(target)["bundle_name"] == "a"
     assert program.whole(target) == 1
 resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 assert program.export(target, graph, "b") == 2

@@ -17,9 +17,9 @@ import urllib3
 
 from derma_saliency.prefork import STEADY
 from derma_semantics import DermaClient
-from tests.e2e.conftest import start, stop
 from tests.faults.traffic import asking
 from tests.faults.vitals import SIDECAR, vitals
+from tests.services import start, stop
 
 MODELS = ("derma_preprocess_0_0", "derma_preprocess_0_1", "derma_biomedclip_0_0")
 KEEPER, WORKER = SIDECAR

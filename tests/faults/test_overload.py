@@ -15,9 +15,9 @@ from derma_semantics.domain.errors import Overloaded
 from derma_semantics.wire.transport import ModelControl
 from derma_serving.runtime.engine import Engine
 from derma_training.bundle import Bundle
-from tests.e2e.conftest import start, stop
 from tests.faults.releases import release, served
 from tests.faults.traffic import arriving, kept_busy, percentile, sender, throughput
+from tests.services import start, stop
 
 LIMIT = 10.0  # seconds: default_timeout_microseconds of both queues
 REFUSAL = 0.1  # of 95 in 100; the short form, which may share the processors, asks it of half

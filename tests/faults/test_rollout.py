@@ -27,10 +27,10 @@ from derma_semantics.wire.transport import ModelControl
 from derma_serving.runtime.engine import Engine
 from derma_serving.runtime.integrity import versions
 from derma_training.bundle import Bundle
-from tests.e2e.conftest import start, stop
 from tests.faults.releases import corrupt_graph, cut_graph, failing_warm_up, release, served
 from tests.faults.test_shutdown import GRACE, drained, lost_of, under_way_of
 from tests.faults.traffic import asking
+from tests.services import start, stop
 
 BREAKS = (corrupt_graph, failing_warm_up, cut_graph)
 BACK_IN = 10.0  # seconds

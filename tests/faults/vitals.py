@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import psutil
 import urllib3
 
-from tests.e2e.conftest import Service
+from tests.services import Service
 
 SIDECAR = ("sidecar_keeper", "sidecar_worker")
 

@@ -3,9 +3,7 @@
 import errno
 import fcntl
 import json
-import multiprocessing
 import os
-import re
 from datetime import UTC, datetime
 
 import pytest
@@ -44,32 +42,6 @@ def test_a_line_has_the_promised_keys(tmp_path):
 def test_names_that_could_be_free_text_are_not_written(text):
     written = line(request_id=text, caller=text)
     assert (written["request_id"], written["caller"]) == (None, None)
-
-
-def _append(path, name):
-    log = AuditLog(path, max_bytes=20_000)
-    for number in range(200):
-        log.append([line(f"{name}-{number}")])
-
-
-def test_several_processes_write_and_rotate_one_log(tmp_path):
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_append, args=(tmp_path / "audit.jsonl", n)) for n in range(4)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    assert [writer.exitcode for writer in writers] == [0] * 4
-    assert sorted(one["request_id"] for one in read(tmp_path)) == sorted(
-        f"{name}-{number}" for name in range(4) for number in range(200)
-    )
-    now, *older = sorted(tmp_path.iterdir())
-    assert len(older) > 3 and all(path.stat().st_size <= 20_000 for path in (now, *older))
-    # Their names are in the order of their lines.
-    assert all(re.fullmatch(r"audit\.jsonl\.\d{8}T\d{6}\.\d{6}Z", path.name) for path in older)
-    ids = [json.loads(one)["request_id"] for path in (*older, now) for one in path.read_text().splitlines()]
-    for name in range(4):
-        assert [one for one in ids if one.startswith(f"{name}-")] == [f"{name}-{n}" for n in range(200)]
 
 
 def test_rotated_files_keep_apart_once_older_ones_were_moved_away(tmp_path):

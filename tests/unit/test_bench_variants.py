@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from derma_bench.servers.variants import Variant, copy, merged
+from derma_serving.model_config import parameters, parse, to_text
 
 BASE = """
 name: "derma_biomedclip"
@@ -23,11 +22,11 @@ DELAY = Variant("delay 1 ms", "dynamic_batching { max_queue_delay_microseconds: 
 
 
 def parsed(text: str) -> Any:
-    return text_format.Parse(text, ModelConfig())
+    return parse(text, "test")
 
 
 def changed(snippet: str) -> Any:
-    return parsed(merged(BASE, Variant("changed", snippet)))
+    return merged(parsed(BASE), Variant("changed", snippet))
 
 
 @pytest.fixture
@@ -75,10 +74,7 @@ def test_a_stated_zero_counts() -> None:
 
 def test_parameters_are_replaced_by_their_key() -> None:
     found = changed('parameters { key: "precision" value { string_value: "bf16" } }')
-    assert {key: value.string_value for key, value in found.parameters.items()} == {
-        "precision": "bf16",
-        "bundle_name": "derma-mini",
-    }
+    assert parameters(found) == {"precision": "bf16", "bundle_name": "derma-mini"}
 
 
 def test_what_is_not_stated_can_be_added() -> None:
@@ -89,7 +85,7 @@ def test_what_is_not_stated_can_be_added() -> None:
 
 @pytest.mark.parametrize("snippet", ["dynamic_batching {", "max_batch: 4", 'max_batch_size: "four"'])
 def test_a_snippet_that_does_not_parse_is_told_by_name(snippet: str) -> None:
-    with pytest.raises(ValueError, match=r"variant 'changed' is no part of a config.pbtxt: 1:\d+"):
+    with pytest.raises(ValueError, match=r"variant 'changed' is not a model configuration: 1:\d+"):
         changed(snippet)
 
 
@@ -122,7 +118,7 @@ def test_a_profile_is_changed_where_it_is_what_is_served(repository: Path, tmp_p
     models = copy(repository, DELAY, tmp_path / "models", profile="cuda")
     found = parsed((models / "derma_biomedclip" / "configs" / "cuda.pbtxt").read_text())
     assert found.dynamic_batching.max_queue_delay_microseconds == 1000
-    assert "KIND_GPU" in text_format.MessageToString(found)
+    assert "KIND_GPU" in to_text(found)
     assert (models / "derma_biomedclip" / "config.pbtxt").read_text() == BASE
 
 
@@ -134,5 +130,5 @@ def test_a_snippet_with_a_models_name_changes_that_model(repository: Path, tmp_p
 
 
 def test_a_model_that_the_repository_lacks_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no derma_biomedclip/config.pbtxt"):
+    with pytest.raises(FileNotFoundError, match=r"derma_biomedclip/config\.pbtxt"):
         copy(tmp_path, DELAY, tmp_path / "models")

@@ -257,10 +257,3 @@ def test_what_does_not(tmp_path):
 )
 def test_grpc_errors_map_to_one_tree(status, message, expected):
     assert type(_translate("host:1", status, message)).__name__ == expected
-
-
-def test_no_server_is_a_clear_error():
-    client = DermaClient("127.0.0.1:1", retry_for=0)
-    assert not client.ready(timeout=1)
-    with pytest.raises(ServiceUnavailable, match="127.0.0.1:1"):
-        client.classify(b"x")

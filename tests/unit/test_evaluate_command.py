@@ -14,6 +14,7 @@ from derma_semantics.client import DermaClient
 from derma_semantics.commands import cli
 from derma_semantics.domain.errors import CorruptImage, ServiceUnavailable
 from derma_semantics.domain.formats import DICOM, FORMATS
+from derma_semantics.evaluation import plots
 from derma_semantics.evaluation.truth import Case, write_truth
 from tests.unit.photographs import IDENTITY, dataset, rgb, saved, stream
 
@@ -66,8 +67,10 @@ def transport():
 
 
 @pytest.fixture
-def evaluate(tmp_path, transport):
-    """Run ``derma evaluate`` on 70 images, ten of each condition, all recognised."""
+def evaluate(tmp_path, transport, few_draws, monkeypatch):
+    """Run ``derma evaluate``, without plots, on 70 images, ten of each condition, all recognised."""
+    for name in ("draw_confusion", "draw_roc", "draw_reliability", "draw_risk"):
+        monkeypatch.setattr(plots, name, lambda *_: None)
     images = tmp_path / "images"
     images.mkdir()
     cases = [Case(f"ISIC_{i:07d}", i % 7, f"L{i}") for i in range(IMAGES)]

@@ -1,8 +1,6 @@
 """Subgroups, the report and its plots, and what they do with too little to go on."""
 
 import json
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -64,7 +62,7 @@ def test_age_bands():
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(tmp_path_factory, few_draws):
     out = tmp_path_factory.mktemp("report")
     probabilities, labels = drawn(4, 350)
     sex = ["female" if i % 2 else "male" for i in range(350)]
@@ -153,18 +151,3 @@ def test_report_without_a_folder_is_the_same(written):
     probabilities, _ = drawn(4, 350)
     same = report_on(cases, answers_of(probabilities))
     assert same == {key: value for key, value in report.items() if key != "scorer"}
-
-
-# The extra
-
-
-def test_missing_packages_name_the_extra():
-    code = (
-        "import sys; sys.modules['isic_challenge_scoring'] = None\n"
-        "import derma_semantics, derma_semantics.commands.cli\n"
-        "print([m for m in ('scipy', 'pandas', 'matplotlib', 'sklearn') if m in sys.modules])\n"
-        "import derma_semantics.evaluation"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "[]"
-    assert "evaluation needs isic_challenge_scoring: pip install 'derma-semantics[evaluate]'" in done.stderr

@@ -2,11 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -125,21 +120,3 @@ def test_nor_later_than_a_second(path, monkeypatch):
         for now[0] in (0.5, 0.9, 1.1, 1.5, 2.2):
             journal.append(f"{now[0]}.jpg", answer())
         assert calls == [1.1, 2.2]
-
-
-def test_a_killed_process_loses_nothing_that_it_appended(path):
-    """SIGKILL right after the append, which has not asked for the disk."""
-    code = f"""
-        import os, signal, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from pathlib import Path
-        from test_journal import Journal, DIGEST, answer
-        journal = Journal(Path({str(path)!r}), DIGEST)
-        for name in ("0.jpg", "1.jpg"):
-            journal.append(name, answer())
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL
-    with Journal(path, DIGEST) as journal:
-        assert journal.names.keys() == {"0.jpg", "1.jpg"}

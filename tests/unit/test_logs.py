@@ -2,8 +2,6 @@
 
 import json
 import logging
-import subprocess
-import sys
 
 import pytest
 
@@ -29,13 +27,6 @@ def test_a_json_line():
 def test_a_text_line():
     assert TextLines("%(message)s").format(record(request_id="r1")) == "failed: CorruptImage  request r1"
     assert TextLines("%(message)s").format(record()) == "failed: CorruptImage"
-
-
-def test_an_unknown_format_is_refused(monkeypatch):
-    command = [sys.executable, "-m", "derma_semantics", "classify", __file__]
-    monkeypatch.setenv("DERMA_LOG_FORMAT", "xml")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, "DERMA_LOG_FORMAT must be one of text, json" in done.stderr) == (2, True)
 
 
 class Transport:
@@ -68,12 +59,3 @@ def test_errors_carry_the_id_that_was_sent_and_the_log_says_no_more(caplog):
 def test_ids_that_cannot_be_are_refused(image, request_id):
     with DermaClient(transport=Transport()) as client, pytest.raises(ValueError, match="request id"):
         client.classify(image, request_id=request_id)
-
-
-def test_the_service_and_the_answer_name_the_same_id(kserve):
-    service, port, _ = kserve()
-    with DermaClient(f"127.0.0.1:{port}") as client:
-        assert client.classify(b"x", request_id="mine").request_id == "mine"
-        ids = [answer.request_id for answer in client.classify([b"x", b"y"])]
-    assert service.ids[0] == "mine"
-    assert sorted(service.ids[1:]) == sorted(ids) and len(set(ids)) == 2

@@ -30,7 +30,7 @@ from derma_bench.payloads import described, payloads
 @click.option(
     "--repository",
     type=options.FOLDER,
-    help="Model repository to start the service with.  [default: model_repository]",
+    help="Model repository to start the service with.  [default: .run/models]",
 )
 def bulk(
     images: Path,

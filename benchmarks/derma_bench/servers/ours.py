@@ -1,6 +1,6 @@
 """Our service: one that runs already, or one that is started.
 
-    with triton(Path("model_repository"), state) as running:
+    with triton(Path(".run/models"), state) as running:
         async with running.connect() as sender: ...
 
 What is started listens on 127.0.0.1, on ports found free, and ends with its block.
@@ -19,16 +19,16 @@ from typing import Any
 
 import tritonclient.grpc as grpc
 
-from derma_bench.hardware import ROOT
 from derma_bench.load.senders import derma
 from derma_bench.servers.processes import HOST, ServiceFailed, free_ports, process
 from derma_bench.servers.running import Running
 from derma_semantics import DermaClient
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.wire.transport import GrpcTransport, ModelControl, translated
+from derma_serving.settings import Settings
 
 OURS = "derma"
-REPOSITORY = ROOT / "model_repository"
+REPOSITORY = Settings.repository
 
 
 def ours(url: str | None, repository: Path, state: Path) -> AbstractContextManager[Running]:

@@ -1,7 +1,7 @@
 """Our service under a changed configuration, to be measured beside the one it comes from.
 
     variant = Variant("delay 1 ms", "dynamic_batching { max_queue_delay_microseconds: 1000 }")
-    models = copy(Path("model_repository"), variant, state / "models")      # to be served
+    models = copy(Path(".run/models"), variant, state / "models")      # to be served
 
 The original stays as it is, and its graphs are not copied but linked.
 """
@@ -11,13 +11,9 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from google.protobuf import text_format
-from google.protobuf.message import Message
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from derma_semantics.domain.contract import MODELS, NETWORK
+from derma_serving.model_config import ModelConfig, located, merge, parse, read, write
 
 
 @dataclass(frozen=True)
@@ -44,59 +40,27 @@ def copy(repository: Path, variant: Variant, target: Path, profile: str | None =
     Raises:
         ValueError: the snippet does not parse, names an unknown model, or changes nothing.
     """
-    model = _parse(variant, variant.snippet).name or NETWORK.name
+    model = parse(variant.snippet, str(variant)).name or NETWORK.name
     if model not in (known := [one.name for one in MODELS]):
         raise ValueError(f"{variant} changes the model {model!r}: choose from {', '.join(known)}")
-    changed = _configuration(repository / model, profile).relative_to(repository)
-    text = merged((repository / changed).read_text(), variant)
+    path = located(repository / model, profile)
+    changed = merged(read(path), variant)
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     shutil.copytree(repository, target, ignore=ignored, copy_function=_link)
-    (target / changed).unlink()
-    (target / changed).write_text(text)
+    write(target / path.relative_to(repository), changed)
     return target
 
 
-def merged(text: str, variant: Variant) -> str:
+def merged(before: ModelConfig, variant: Variant) -> ModelConfig:
     """A configuration with what the snippet states in place of what it stated; lists as a whole.
 
     Raises:
         ValueError: the snippet does not parse, or changes nothing.
     """
-    before = text_format.Parse(text, ModelConfig())
-    after = text_format.Parse(text, ModelConfig())
-    _clear_lists(after, _parse(variant, variant.snippet))
-    # The text once more and not its message: a message does not tell a stated 0 from nothing.
-    text_format.Merge(variant.snippet, after)
+    after = merge(before, variant.snippet, str(variant))
     if after == before:
         raise ValueError(f"{variant} changes nothing: the configuration states it already: {variant.snippet}")
-    return str(text_format.MessageToString(after))
-
-
-def _parse(variant: Variant, text: str) -> Any:
-    try:
-        return text_format.Parse(text, ModelConfig())
-    except text_format.ParseError as exc:
-        raise ValueError(f"{variant} is no part of a config.pbtxt: {exc}: {text}") from exc
-
-
-def _clear_lists(config: Message, snippet: Message) -> None:
-    """Empty the lists that the snippet states: merging would add to them."""
-    for field, value in snippet.ListFields():
-        if field.message_type and field.message_type.GetOptions().map_entry:
-            continue
-        if field.is_repeated:
-            config.ClearField(field.name)
-        elif field.message_type:
-            _clear_lists(getattr(config, field.name), value)
-
-
-def _configuration(model: Path, profile: str | None) -> Path:
-    """The file that Triton reads."""
-    special = model / "configs" / f"{profile}.pbtxt"
-    path = special if special.is_file() else model / "config.pbtxt"
-    if not path.is_file():
-        raise ValueError(f"{model.parent} holds no {model.name}/config.pbtxt")
-    return path
+    return after
 
 
 def _link(source: str, target: str) -> None:

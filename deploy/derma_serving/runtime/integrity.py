@@ -1,6 +1,6 @@
-"""Whether a model version is what was exported, checked before it serves.
+"""Check that a model version is what was exported, before it serves.
 
-    manifest = check_version(Path("model_repository/derma_biomedclip/3"), stated)
+    manifest = check_version(Path(".run/models/derma_biomedclip/3"), stated)
     check_answers(session, manifest)
 
 A digest finds what was damaged, exchanged or left from another export. Who can write all of a
@@ -91,12 +91,8 @@ def check_answers(session: Any, manifest: Mapping[str, Any]) -> None:
 
 
 def _difference(stated: Mapping[str, str], manifest: Mapping[str, Any]) -> str:
-    """The first parameter that the two state differently; empty for none.
-
-    Older manifests lack ``FACTS``.
-    """
-    keys = [*PARAMETERS, *(key for key in FACTS if key in stated and key in manifest)]
-    return next((key for key in keys if stated.get(key) != manifest.get(key)), "")
+    """The first parameter that the two state differently; empty for none."""
+    return next((key for key in (*PARAMETERS, *FACTS) if stated.get(key) != manifest.get(key)), "")
 
 
 def _readable(model: Path) -> Iterator[dict[str, Any]]:

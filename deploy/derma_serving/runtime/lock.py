@@ -1,6 +1,6 @@
 """One process at a time in a folder.
 
-    with locked(Path("model_repository/derma_biomedclip")):
+    with locked(Path(".run/models")):
         ...
 
 The lock ends with the process that holds it, also after kill -9.

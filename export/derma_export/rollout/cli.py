@@ -23,6 +23,7 @@ from typing import Any
 import click
 
 from derma_export.cli import make_task
+from derma_export.repository import engine_of
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
 from derma_semantics import DermaClient
 from derma_semantics.client import DEFAULT_URL
@@ -32,14 +33,15 @@ from derma_semantics.domain.errors import DermaError, ServiceUnavailable
 from derma_semantics.wire.transport import ModelControl
 from derma_serving.runtime.integrity import Tampered
 from derma_serving.runtime.precisions import DEFAULT, NAMES
+from derma_serving.settings import Settings
 from derma_training.bundle import Bundle, BundleError
 from derma_training.bundle.signing import require_signature
 
 REPOSITORY = click.option(
     "--repository",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path("model_repository"),
-    show_default=True,
+    default=Settings.repository,
+    show_default=".run/models",
     help="What the service serves.",
 )
 URL = click.option(
@@ -78,14 +80,14 @@ def start(
         bundle = Bundle.open(folder)
         if public_key:
             click.echo(f"signed {bundle.name}: {require_signature(bundle, public_key)}")
-        from derma_export.exporter import engine_of, export_bundle  # slow to import: PyTorch
+        from derma_export.exporter import export_bundle  # slow to import: PyTorch
         from derma_export.rollout.trial import Trial
 
         def make() -> int:
             task = make_task(bundle, precision, data, None)
             return export_bundle(bundle, repository, task, say=click.echo, into=CANDIDATE)
 
-        rollout.start(make, lambda version: Trial(version, engine_of(repository, precision)), canary)
+        rollout.start(make, lambda version: Trial(version, engine_of(precision)), canary)
 
 
 @main.command()

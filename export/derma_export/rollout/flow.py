@@ -4,8 +4,8 @@
     rollout.start(lambda: export_bundle(..., into=CANDIDATE), trial)       # or share=20: a canary
     rollout.promote(); rollout.abort(); rollout.back()
 
-A new version is first a model of its own, the candidate, which nobody asks. Only when it was loaded,
-warmed up and compared does it go where the network's versions lie. Triton loads it beside the one before,
+A new version is first a model of its own, the candidate, which no client asks. Once it has loaded,
+warmed up and been compared, it moves to the network's versions. Triton loads it beside the one before,
 which answers until then. What fails, or is rolled back, is withdrawn: kept, where no server looks.
 """
 
@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from derma_export import version_store as shelf
-from derma_export.repository import stamped_parameters, withdrawn
+from derma_export import router
+from derma_export import version_store as store
+from derma_export.repository import stated, withdrawn
 from derma_semantics import DermaClient
 from derma_semantics.domain.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, Model
 from derma_semantics.domain.errors import DermaError
@@ -77,7 +78,7 @@ class Rollout:
         """
         with self._alone():
             self._require_own_repository()
-            if (running := shelf.percent(self.repository)) is not None:
+            if (running := router.share(self.repository)) is not None:
                 raise RolloutFailed(f"a canary of {running:g} % is under way: promote or abort it first")
             before = self._serving()
             self._end_candidate("left by a roll-out that ended early")
@@ -87,7 +88,7 @@ class Rollout:
                 self._end_candidate("its export ended early")
                 raise
             (version,) = versions(self.repository / CANDIDATE.name)
-            with self._or_withdraw(f"version {version.name} was refused", before):
+            with self._undone(version, before, self._withdraw_candidate):
                 expected = trial(version)
                 self.control.load(CANDIDATE.name)
                 self._compare(CANDIDATE, version, expected)
@@ -110,7 +111,7 @@ class Rollout:
         """
         with self._alone():
             version, before = self._canary(), self._serving()
-            self._serve(version, before, None)
+            self._serve(version, before)
             self._end_canary("served")
 
     def abort(self) -> None:
@@ -129,13 +130,13 @@ class Rollout:
             RolloutFailed: there is no such version, or it failed; what served serves on.
         """
         with self._alone():
-            if shelf.percent(self.repository) is not None and number is None:
+            if router.share(self.repository) is None:
+                before = self._serving()
+                self._serve(self._find(number, before), before)
+            elif number is None:
                 self._abort()
-                return
-            if shelf.percent(self.repository) is not None:
+            else:
                 raise RolloutFailed("a canary is under way: promote or abort it first")
-            before = self._serving()
-            self._serve(self._find(number, before), before, None)
 
     def lay_back(self, number: int | None = None) -> None:
         """As ``back``, where no server runs: its next start serves the version.
@@ -144,48 +145,37 @@ class Rollout:
             RolloutFailed: there is no such version, or a canary is under way.
         """
         with self._alone():
-            if shelf.percent(self.repository) is not None:
+            if router.share(self.repository) is not None:
                 raise RolloutFailed("a canary is under way: it ends only with the service running")
             version = self._find(number, self._serving())
-            shelf.put_in_service(self.repository, version, f"rolled back to version {version.name}")
+            store.put_in_service(self.repository, version, f"rolled back to version {version.name}")
             self.say(f"version {version.name} serves from the next start on")
 
-    def _serve(self, version: Path, before: Path, expected: Comparison | None) -> None:
+    def _serve(self, version: Path, before: Path, expected: Comparison | None = None) -> None:
         """Put a version in the place of the one that serves, or leave that one."""
         name = version.name
         if name == before.name:
             raise RolloutFailed(f"version {name} serves already")
-        target = shelf.put_in_service(self.repository, version, f"rolled back to version {name}")
-        try:
-            check_version(target, stamped_parameters(self.repository))  # native backends load without a look
+        target = store.put_in_service(self.repository, version, f"rolled back to version {name}")
+        with self._undone(version, before, lambda reason: self._return_to(before, reason)):
+            check_version(target, stated(self.repository))  # native backends load unchecked
             self.control.load(NETWORK.name)
             self._compare(NETWORK, target, expected)
-        except BaseException as exc:
-            self._return_to(before, f"refused: {_first_line(exc)}")
-            if not isinstance(exc, Exception):
-                raise
-            raise RolloutFailed(
-                f"version {name} was refused; version {before.name} serves on: {_first_line(exc)}"
-            ) from exc
         self.say(f"serves version {name}, {read_manifest(target)['bundle_name']}")
 
     def _return_to(self, before: Path, reason: str) -> None:
-        there = (
-            before
-            if before.is_dir()
-            else next(v for v in withdrawn(self.repository) if v.name == before.name)
-        )
-        shelf.put_in_service(self.repository, there, reason)
+        places = (before, *withdrawn(self.repository))
+        there = next(v for v in places if v.name == before.name and v.is_dir())
+        store.put_in_service(self.repository, there, reason)
         self.control.load(NETWORK.name)
 
     def _compare(self, model: Model, version: Path, expected: Comparison | None) -> None:
-        """That the server's answers carry this version's digest; and, where given, are as expected.
+        """Require answers with this version's digest; and, where given, as expected.
 
-        The public model is asked where it has only this version: the network itself answers nobody beside it
-        where an audit log is kept.
+        Without a canary the public model is asked: where an audit log is kept, the network answers no other.
         """
         digest, image = read_manifest(version)["bundle_digest"], draw(0).image
-        if model is NETWORK and shelf.percent(self.repository) is None:
+        if model is NETWORK and router.share(self.repository) is None:
             asked, found = CLASSIFIER.name, self.client.classify(image).bundle.digest
         else:
             answer = self.control.infer(model, resize_and_crop(image)[None])
@@ -196,11 +186,11 @@ class Rollout:
             expected.require(lambda pixels: self.control.infer(model, pixels))
 
     def _share(self, share: float) -> None:
-        shelf.add_router(self.repository, share)
+        router.add(self.repository, share)
         self.control.load(CANARY.name)
         # Asked for by name: else Triton would drop it with the last model that refers to it.
         self.control.load(NETWORK.name)
-        shelf.ask_router(self.repository, True)
+        router.ask(self.repository, True)
         self.control.load(CLASSIFIER.name)
 
     def _abort(self) -> None:
@@ -209,7 +199,7 @@ class Rollout:
         self.say(f"serves version {self._serving().name}; the canary, version {version.name}, was withdrawn")
 
     def _end_canary(self, reason: str) -> None:
-        shelf.ask_router(self.repository, False)
+        router.ask(self.repository, False)
         self.control.load(CLASSIFIER.name)
         self._end_candidate(reason)
 
@@ -219,20 +209,27 @@ class Rollout:
         for model in (CANARY, CANDIDATE):
             if model.name in loaded:
                 self.control.unload(model.name)
-        for version in shelf.clear_candidate(self.repository, reason):
+        for version in store.clear_candidate(self.repository, reason):
             self.say(f"withdrawn version {version.name}: {reason}; it lies in {version}")
-        shelf.remove_router(self.repository)
+        router.remove(self.repository)
+
+    def _withdraw_candidate(self, reason: str) -> None:
+        with suppress(DermaError):
+            self._end_canary(reason)
 
     @contextmanager
-    def _or_withdraw(self, what: str, before: Path) -> Iterator[None]:
+    def _undone(self, version: Path, before: Path, undo: Callable[[str], None]) -> Iterator[None]:
+        """Undo a step that fails; ``undo`` is told why."""
         try:
             yield
         except BaseException as exc:
-            with suppress(DermaError):
-                self._end_canary(f"refused: {_first_line(exc)}")
+            why = next(iter(str(exc).strip().splitlines()), type(exc).__name__)
+            undo(f"refused: {why}")
             if not isinstance(exc, Exception):
                 raise
-            raise RolloutFailed(f"{what}; version {before.name} serves on: {_first_line(exc)}") from exc
+            raise RolloutFailed(
+                f"version {version.name} was refused; version {before.name} serves on: {why}"
+            ) from exc
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -250,7 +247,7 @@ class Rollout:
 
     def _canary(self) -> Path:
         found = versions(self.repository / CANDIDATE.name)
-        if shelf.percent(self.repository) is None or not found:
+        if router.share(self.repository) is None or not found:
             raise RolloutFailed("no canary is under way")
         self._require_own_repository()
         return found[-1]
@@ -265,7 +262,7 @@ class Rollout:
 
     def _find(self, number: int | None, serving: Path) -> Path:
         """Folder of the version before, or of the one with this number."""
-        lower = [v for v in versions(serving.parent) if int(v.name) < int(serving.name) and _complete(v)]
+        lower = [v for v in versions(serving.parent) if int(v.name) < int(serving.name)]
         if number is None:
             if not lower:
                 raise RolloutFailed(
@@ -276,28 +273,21 @@ class Rollout:
         if number not in there:
             known = ", ".join(map(str, sorted(there)))
             raise RolloutFailed(f"there is no version {number}; there are {known}")
-        if not _complete(there[number]):
-            raise RolloutFailed(f"version {number} lacks an output that is served today: export it again")
         return there[number]
 
 
-def _complete(version: Path) -> bool:
-    """Whether it has every output of today's contract; Triton would refuse to load it otherwise."""
-    return set(NETWORK.outputs) <= set(read_manifest(version).get("outputs", NETWORK.outputs))
-
-
 def listed(repository: Path) -> list[str]:
-    """A line for each version: what it is, and whether a server of this repository serves it."""
-    share = shelf.percent(repository)
-    served = versions(repository / NETWORK.name)
-    told = [_told(version, "kept") for version in served[:-1]]
-    for version in served[-1:]:
-        told.append(_told(version, "serves" if share is None else f"serves {100 - share:g} %"))
-    for version in versions(repository / CANDIDATE.name):
-        told.append(_told(version, "candidate" if share is None else f"canary {share:g} %"))
-    for version in withdrawn(repository):
-        told.append(_told(version, f"withdrawn: {shelf.reason_of(version)}"))
-    return told
+    """A line for each version: what it is, and whether it serves."""
+    share = router.share(repository)
+    serves = "serves" if share is None else f"serves {100 - share:g} %"
+    canary = "candidate" if share is None else f"canary {share:g} %"
+    own = versions(repository / NETWORK.name)
+    return [
+        *(_told(version, "kept") for version in own[:-1]),
+        *(_told(version, serves) for version in own[-1:]),
+        *(_told(version, canary) for version in versions(repository / CANDIDATE.name)),
+        *(_told(version, f"withdrawn: {store.reason_of(version)}") for version in withdrawn(repository)),
+    ]
 
 
 def _told(version: Path, state: str) -> str:
@@ -307,7 +297,3 @@ def _told(version: Path, state: str) -> str:
         return f"version {version.name}  {state}  {exc}"
     about = f"{manifest['bundle_name']} ({manifest['bundle_digest'][:12]}), {manifest['precision']}"
     return f"version {version.name}  {about}  {state}"
-
-
-def _first_line(exc: BaseException) -> str:
-    return next(iter(str(exc).strip().splitlines()), type(exc).__name__)

@@ -3,11 +3,6 @@
 import csv
 import errno
 import json
-import os
-import pty
-import subprocess
-import sys
-import termios
 from pathlib import Path
 
 import numpy as np
@@ -115,19 +110,3 @@ def test_a_table_that_cannot_be_written_leaves_the_journal(bulk, rows, tmp_path,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv.journal", "photos"]
     assert bulk().exit_code == 0
     assert numbers(rows("out.csv")) == list(range(IMAGES))
-
-
-def test_a_bar_with_rate_on_a_terminal(photos, tmp_path):
-    """On a real pseudo-terminal; no service listens, so the bar stays at 0."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (25, 100))
-    command = [sys.executable, "-m", "derma_semantics", "bulk", photos, "--out", tmp_path / "out.csv"]
-    options = ["--url", "127.0.0.1:1", "--timeout", "2"]
-    done = subprocess.run(
-        [*command, *options], stdout=subprocess.DEVNULL, stderr=theirs, timeout=60, check=False
-    )
-    shown = os.read(ours, 100_000).decode()
-    os.close(ours)
-    os.close(theirs)
-    assert done.returncode == 3
-    assert "0/70" in shown and "images/s" in shown

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from derma_training.bundle import WEIGHTS, Bundle, BundleError
 from derma_training.network import text_package
 from derma_training.network.checkpoint import load_checkpoint
-from derma_training.network.lora import attach_adapter, merge_adapter
+from derma_training.network.lora import merge_adapter
 
 TEXT_TRANSFORMER = "text.transformer."
 
@@ -142,14 +142,6 @@ def pixel_statistics(folder: str | Path) -> tuple[list[float], list[float]]:
     """Mean and standard deviation a channel, for pixels in [0, 1]."""
     config = _config(Path(folder))["preprocess_cfg"]
     return config["mean"], config["std"]
-
-
-def load_unmerged(bundle: Bundle) -> Clip:
-    """The bundle's model with the adapter still apart, as it was trained."""
-    model = build_model(bundle.path)
-    if bundle.adapter:
-        attach_adapter(model, bundle.adapter)  # adds its layers to `model` in place
-    return model.eval()
 
 
 def load_merged(bundle: Bundle) -> Clip:

@@ -2,24 +2,34 @@
 
 import copy
 import json
-import re
 import shutil
 import threading
 
 import click.testing
 import pytest
 import torch
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
-from derma_export import exporter, gate, repository
+from derma_export import exporter, gate, repository, router
 from derma_export.cli import main
 from derma_export.exporter import Task
 from derma_export.facts import facts
 from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.samples import folder_samples, synthetic_samples
 from derma_semantics.domain.conditions import CODES
-from derma_semantics.domain.contract import FACTS, MODELS, NETWORK
+from derma_semantics.domain.contract import CANDIDATE, FACTS, MODELS, NETWORK, PARAMETERS
+from derma_semantics.domain.integrity import sha256
+from derma_serving import drafts
+from derma_serving.model_config import (
+    located,
+    parameters,
+    profiles,
+    read,
+    set_parameters,
+    set_size,
+    steps,
+    write,
+)
+from derma_serving.settings import TEMPLATES
 from derma_training.bundle import Bundle, Calibration, seal, write_calibration
 from derma_training.network.classifier import Answers, Classifier
 
@@ -45,9 +55,6 @@ def graph(tmp_path):
     path = tmp_path / "graph.onnx"
     path.write_bytes(b"graph")
     return path
-
-
-PARAMETERS = {"bundle_name": "x", "bundle_digest": "d" * 64, "prompts_digest": "p", "precision": "fp32"}
 
 
 def snapshot(folder):
@@ -94,8 +101,6 @@ def test_gate_rejects_planted_faults(classifier, reference, samples, fault):
 
 def test_failed_gate_leaves_the_repository_untouched(mini, classifier, samples, tmp_path):
     target = tmp_path / "models"
-    repository.prepare(target)
-    before = snapshot(target)
     with pytest.raises(gate.GateFailed, match="probabilities differ"):
         exporter.export_bundle(
             Bundle.open(mini),
@@ -104,7 +109,7 @@ def test_failed_gate_leaves_the_repository_untouched(mini, classifier, samples, 
             say=lambda _: None,
             run_graph=lambda *_: planted(classifier, "channels"),
         )
-    assert snapshot(target) == before
+    assert not target.exists()
 
 
 def test_failed_bundle_exits_1(mini, tmp_path):
@@ -116,14 +121,29 @@ def test_failed_bundle_exits_1(mini, tmp_path):
     assert not (tmp_path / "models").exists()
 
 
+@pytest.fixture
+def templates(tmp_path, monkeypatch):
+    """A copy of what people wrote, to change."""
+    copied = shutil.copytree(TEMPLATES, tmp_path / "templates")
+    monkeypatch.setattr(repository, "TEMPLATES", copied)
+    return copied
+
+
+def edit(path, change):
+    config = read(path)
+    change(config)
+    write(path, config)
+
+
+def without_accelerator(config):
+    config.ClearField("optimization")
+
+
 @pytest.mark.parametrize("provider", ["openvino", "cpu"])
-def test_the_gate_runs_what_the_repository_will_run(mini, samples, tmp_path, provider):
+def test_the_gate_runs_what_will_serve(mini, samples, tmp_path, templates, provider):
     target = tmp_path / "models"
-    repository.prepare(target)
-    path = target / NETWORK.name / "config.pbtxt"
     if provider == "cpu":
-        text = re.sub(r"(?s)optimization \{.*?\n\} \}\n", "", path.read_text())
-        path.write_text(text)
+        edit(templates / NETWORK.name / "config.pbtxt", without_accelerator)
     engines = []
 
     def opened(graph, engine):
@@ -133,7 +153,7 @@ def test_the_gate_runs_what_the_repository_will_run(mini, samples, tmp_path, pro
     task = Task(samples, "fp32")
     exporter.export_bundle(Bundle.open(mini), target, task, say=lambda _: None, run_graph=opened)
     assert [engine.provider for engine in engines] == [provider]
-    assert repository.newest(target)["engine"] == provider
+    assert repository.check(target)["1"]["engine"] == provider
 
 
 def test_a_gate_without_labels_is_not_enough_where_there_are_some(mini, samples, tmp_path):
@@ -144,7 +164,8 @@ def test_a_gate_without_labels_is_not_enough_where_there_are_some(mini, samples,
 
 
 def test_export_writes_a_whole_version(mini, samples, tmp_path):
-    bundle, target = Bundle.open(mini), tmp_path / "models"
+    """And leaves the checkout as it is."""
+    bundle, target, written = Bundle.open(mini), tmp_path / "models", snapshot(TEMPLATES)
     assert not repository.is_newest(target, bundle, "fp32")
     assert exporter.export_bundle(bundle, target, Task(samples), say=lambda _: None) == 1
     assert {p.name for p in target.iterdir()} == {m.name for m in MODELS}
@@ -156,47 +177,69 @@ def test_export_writes_a_whole_version(mini, samples, tmp_path):
     )
     assert manifest["gate"]["probability"] <= 1e-4
     assert manifest["gate"]["merge"] <= 1e-5
-    config = text_format.Parse(
-        (target / NETWORK.name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
-    )
-    assert config.parameters["bundle_digest"].string_value == bundle.digest
+    assert repository.stated(target)["bundle_digest"] == bundle.digest
     assert repository.is_newest(target, bundle, "fp32")
     config_file = target / NETWORK.name / "config.pbtxt"
     right = config_file.read_text()
     config_file.write_text(right.replace(bundle.digest, "0" * 64))
-    assert not repository.is_newest(target, bundle, "fp32")
-    config_file.write_text(right)
-    assert repository.is_newest(target, bundle, "fp32")
     manifest_file = target / NETWORK.name / "1" / "manifest.json"
-    older = {**manifest, "outputs": [name for name in manifest["outputs"] if name != "PREDICTION_SET"]}
-    for content in (older, {key: value for key, value in manifest.items() if key != "outputs"}):
-        manifest_file.write_text(json.dumps(content))
+    for other in ({"outputs": manifest["outputs"][1:]}, {"engine": "cpu"}, {"bundle_digest": "0" * 64}):
+        manifest_file.write_text(json.dumps(manifest | other))
         assert not repository.is_newest(target, bundle, "fp32")
     manifest_file.write_text(json.dumps(manifest))
     result = click.testing.CliRunner().invoke(main, [str(mini), "--repository", str(target), "--if-needed"])
     assert result.exit_code == 0
     assert "already" in result.output
+    assert config_file.read_text() == right
     assert [p.name for p in (target / NETWORK.name).iterdir() if p.name.isdigit()] == ["1"]
+    assert snapshot(TEMPLATES) == written
 
 
-def test_a_repository_older_than_the_contract_is_named(tmp_path):
-    repository.prepare(tmp_path)
-    config = tmp_path / "derma_classifier" / "config.pbtxt"
-    lines = [line for line in config.read_text().splitlines() if 'name: "PREDICTION_SET"' not in line]
-    config.write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=r"derma_classifier/config\.pbtxt does not declare PREDICTION_SET"):
-        repository.prepare(tmp_path)
+def manifest_of(name):
+    return dict.fromkeys((*PARAMETERS, *FACTS), name) | {"embedding_size": 8}
+
+
+def shorter_queue(config):
+    config.dynamic_batching.default_queue_policy.max_queue_size = 7
+
+
+def smaller_batches(config):
+    config.max_batch_size = 16
+
+
+def test_what_people_change_reaches_what_is_served(graph, tmp_path, templates):
+    """At the next step, whichever; a canary under way stays."""
+    target = tmp_path / "models"
+    repository.install(target, graph, manifest_of("a"))
+    router.add(target, 20)
+    router.ask(target, True)
+    for model in ("derma_preprocess", NETWORK.name):
+        edit(templates / model / "config.pbtxt", shorter_queue)
+    edit(
+        templates / "derma_classifier" / "config.pbtxt", lambda config: setattr(config, "max_batch_size", 16)
+    )
+    (templates / NETWORK.name / "configs" / "cuda.pbtxt").unlink()
+    repository.restamp(target, target / NETWORK.name / "1")
+    for model in ("derma_preprocess", NETWORK.name):
+        config = read(target / model / "config.pbtxt")
+        assert config.dynamic_batching.default_queue_policy.max_queue_size == 7
+    public = read(target / "derma_classifier" / "config.pbtxt")
+    assert (public.max_batch_size, list(steps(public))) == (16, ["derma_preprocess", "derma_canary"])
+    assert router.share(target) == 20
+    assert not (target / NETWORK.name / "configs" / "cuda.pbtxt").exists()
+    before = snapshot(target)
+    repository.restamp(target, target / NETWORK.name / "1")
+    assert snapshot(target) == before
+    router.ask(target, False)
+    assert list(steps(read(target / "derma_classifier" / "config.pbtxt")))[1] == NETWORK.name
 
 
 def test_versions_count_up_and_survive_rivals(graph, tmp_path):
     """Ten exporters at once get ten versions."""
-    target = tmp_path / "models"
-    repository.prepare(target)
-    versions = []
+    target, versions = tmp_path / "models", []
+    told = manifest_of("a") | {"graph_digest": sha256(graph)}
     threads = [
-        threading.Thread(
-            target=lambda: versions.append(repository.install(target, graph, {"a": 1}, PARAMETERS, 8))
-        )
+        threading.Thread(target=lambda: versions.append(repository.install(target, graph, told)))
         for _ in range(10)
     ]
     for thread in threads:
@@ -204,50 +247,37 @@ def test_versions_count_up_and_survive_rivals(graph, tmp_path):
     for thread in threads:
         thread.join(30)
     assert sorted(versions) == list(range(1, 11))
-    assert repository.newest(target) == {"version": 10, "a": 1}
-    assert not list((target / NETWORK.name).glob(".incoming*"))
+    assert repository.check(target)["10"] == {"version": 10, **told}
+    assert not list(target.rglob(".*.incoming"))
 
 
 def test_a_failed_write_leaves_no_half_version(graph, tmp_path, monkeypatch):
     target = tmp_path / "models"
-    repository.prepare(target)
-    before = snapshot(target)
 
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(repository, "_flush", full_disk)
+    monkeypatch.setattr(drafts, "flush", full_disk)
     with pytest.raises(OSError, match="No space"):
-        repository.install(target, graph, {}, PARAMETERS, 8)
-    assert snapshot(target) == before
+        repository.install(target, graph, manifest_of("a"))
+    assert snapshot(target) == {}
 
 
-def test_stamp_changes_only_the_bundle_s_values():
-    text = (repository.TEMPLATE / NETWORK.name / "config.pbtxt").read_text()
-    stamped = repository.stamp(text, PARAMETERS, 512)
-    assert [line for line in stamped.splitlines() if line.startswith("#")] == [text.splitlines()[0]]
-    config = text_format.Parse(stamped, model_config_pb2.ModelConfig())
-    changed = {k: v.string_value for k, v in config.parameters.items()}
-    assert {k: v for k, v in changed.items() if k not in FACTS} == PARAMETERS
-    assert next(o for o in config.output if o.name == "EMBEDDING").dims == [512]
-    with pytest.raises(ValueError, match=r"must declare EMBEDDING and the parameters bundle_name"):
-        repository.stamp('name: "derma_biomedclip"', PARAMETERS, 512)
-
-
-def stamped(text, values):
-    config = text_format.Parse(repository.stamp(text, values, 512), model_config_pb2.ModelConfig())
-    return {key: value.string_value for key, value in config.parameters.items()}
-
-
-def test_what_a_bundle_says_of_itself_is_stamped(mini):
-    """Also where a configuration is older than these parameters, and with every character."""
-    text = (repository.TEMPLATE / NETWORK.name / "config.pbtxt").read_text()
-    older = "".join(line for line in text.splitlines(True) if not any(f'"{key}"' in line for key in FACTS))
-    values = repository.parameters(Bundle.open(mini), "fp32")
-    assert stamped(text, values) == stamped(older, values) == values
-    strange = {**PARAMETERS, "card": json.dumps({"it's": 'a "b" \\ c\nd \\" é'}), "calibration": "\\"}
-    assert stamped(repository.stamp(text, strange, 512), strange) == strange
-    assert stamped(repository.stamp(text, strange, 512), values) == values
+@pytest.mark.parametrize("model", [NETWORK, CANDIDATE])
+def test_only_what_is_stated_of_a_version_is_added(mini, graph, tmp_path, model):
+    """Every character of it."""
+    strange = {"card": json.dumps({"it's": 'a "b" \\ c\nd \\" é'}), "calibration": "\\"}
+    told = repository.statement(Bundle.open(mini), "fp32") | strange
+    repository.install(tmp_path, graph, {**told, "embedding_size": 512}, model)
+    folder = tmp_path / model.name
+    for path in (located(folder), *profiles(folder)):
+        config, template = read(path), read(TEMPLATES / NETWORK.name / path.relative_to(folder))
+        assert {key: parameters(config)[key] for key in told} == told
+        template.name = model.name
+        set_parameters(template, told)
+        set_size(template, "EMBEDDING", 512)
+        assert config == template
+    assert (folder / "labels.txt").read_text().split() == list(CODES)
 
 
 def test_what_a_bundle_says_of_itself_is_what_was_measured(mini):

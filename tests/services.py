@@ -1,9 +1,14 @@
-"""A real Triton server for the tests, on free ports, with a repository of its own."""
+"""Real Triton servers for e2e and faults, on free ports.
+
+Tests that leave a service as it was share one: ``service``. Those that change it, or its repository,
+start their own with ``start_service``, or are in a folder whose ``service`` is another.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,12 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from derma_export.exporter import Task, export_bundle
-from derma_export.samples import synthetic_samples
 from derma_semantics import DermaClient
-from derma_training.bundle import Bundle
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PORTS = ("http", "grpc", "metrics", "saliency")
 # Services that tests start take it, and so do the tools that they run.
 os.environ["DERMA_ADMIN_KEY"] = secrets.token_urlsafe(32)
@@ -97,16 +99,6 @@ def free_ports() -> dict[str, int]:
         return dict(zip(PORTS, (s.getsockname()[1] for s in sockets), strict=True))
 
 
-def until(condition: Callable[[], object], seconds: float, what: str) -> object:
-    """Poll until ``condition`` holds; fail the test after ``seconds``."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            pytest.fail(f"{what}: not within {seconds} s")
-        time.sleep(0.05)
-    return value
-
-
 def start(repository: Path, state: Path, *more: str) -> Service:
     ports = free_ports()
     options = [*more, *(f"--{name}-port={port}" for name, port in ports.items())]
@@ -133,6 +125,26 @@ def stop(service: Service) -> str:
     return output
 
 
+def lasting(repository: Path, state: Path, *options: str) -> Iterator[Service]:
+    """A service for several tests; it must end cleanly."""
+    service = start(repository, state, *options)
+    yield service
+    output = stop(service)
+    assert service.launcher.returncode == 0, output
+    assert service.processes() == []
+    assert service.segments() == []
+
+
+def until(condition: Callable[[], object], seconds: float = 10, what: str = "it holds") -> object:
+    """Poll until ``condition`` holds; fail the test after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+    return value
+
+
 @pytest.fixture(scope="session", name="until")
 def _until() -> Callable[..., object]:
     return until
@@ -144,13 +156,42 @@ def launcher() -> list[str]:
     return LAUNCHER
 
 
+@pytest.fixture(scope="session")
+def exported(mini: Path) -> Path:
+    """A model repository with the committed bundle as version 1; shared by all runs, to be copied."""
+    from derma_training.bundle import Bundle
+    from tests.exported import exported
+
+    return exported(Bundle.open(mini))
+
+
+@pytest.fixture(scope="session")
+def repository(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of it, which tests leave as it is."""
+    return shutil.copytree(exported, tmp_path_factory.mktemp("repository") / "models")
+
+
+@pytest.fixture(scope="session")
+def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service that all tests share which leave it as it was."""
+    yield from lasting(repository, tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture
-def start_service(repository: Path, tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Starts services with options of the launcher; the test may end them itself."""
+def client(service: Service) -> Iterator[DermaClient]:
+    with DermaClient(service.url) as client:
+        yield client
+
+
+@pytest.fixture
+def start_service(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Service]]:
+    """Starts services with options of the launcher; the test may break or end them."""
     services = []
 
     def begin(*options: str, models: Path = repository) -> Service:
-        services.append(start(models, tmp_path / f"state{len(services)}", *options))
+        services.append(start(models, tmp_path_factory.mktemp("state"), *options))
         return services[-1]
 
     yield begin
@@ -184,30 +225,6 @@ def another_service(start_service: Callable[..., Service]) -> Service:
 @pytest.fixture
 def ports() -> dict[str, int]:
     return free_ports()
-
-
-@pytest.fixture(scope="module")
-def repository(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository with the committed bundle as version 1."""
-    folder = tmp_path_factory.mktemp("repository") / "models"
-    export_bundle(Bundle.open(mini), folder, Task(synthetic_samples(4)), say=lambda _: None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def service(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = start(repository, tmp_path_factory.mktemp("state"))
-    yield service
-    output = stop(service)
-    assert service.launcher.returncode == 0, output
-    assert service.processes() == []
-    assert service.segments() == []
-
-
-@pytest.fixture(scope="module")
-def client(service: Service) -> Iterator[DermaClient]:
-    with DermaClient(service.url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,16 +1,23 @@
 """Before a native backend loads weights, the launcher looks whether they are what was exported."""
 
-import shutil
 import threading
 
 import pytest
 
 from derma_export import repository
-from derma_export.version_store import copy_configuration
-from derma_semantics.domain.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
+from derma_semantics.domain.contract import (
+    CANARY,
+    CANDIDATE,
+    CLASSIFIER,
+    FACTS,
+    NETWORK,
+    PARAMETERS,
+    PREPROCESS,
+)
 from derma_semantics.domain.errors import ServiceUnavailable
 from derma_semantics.domain.integrity import sha256
 from derma_serving import weights
+from derma_serving.model_config import parameters, read, set_parameters, write
 from derma_serving.server import TritonServer
 from derma_serving.settings import Settings
 
@@ -23,15 +30,10 @@ REFUSED = (
 def models(tmp_path):
     """A repository with two versions of a graph that nothing loads."""
     folder, graph = tmp_path / "models", tmp_path / "graph.onnx"
-    repository.prepare(folder)
     graph.write_bytes(bytes(range(256)))
-    values = dict.fromkeys(("bundle_name", "bundle_digest", "prompts_digest", "precision"), "a")
-    manifest = {**values, "graph_digest": sha256(graph)}
-    facts = {"calibration": "{}", "card": "{}"}
-    for _ in range(2):
-        repository.install(folder, graph, manifest, values | facts, 8)
-    copy_configuration(folder)
-    shutil.copytree(folder / NETWORK.name / "2", folder / CANDIDATE.name / "3")
+    told = dict.fromkeys((*PARAMETERS, *FACTS), "a")
+    for model in (NETWORK, NETWORK, CANDIDATE):
+        repository.install(folder, graph, {**told, "graph_digest": sha256(graph), "embedding_size": 8}, model)
     return folder
 
 
@@ -70,10 +72,10 @@ def test_a_candidate_is_looked_at_by_itself(models):
 
 def test_the_profile_that_is_served_must_state_the_same(models):
     profile = models / NETWORK.name / "configs" / "cuda.pbtxt"
-    key = 'key: "bundle_name" value { string_value: "'
-    text = profile.read_text()
-    assert f'{key}a"' in text
-    profile.write_text(text.replace(f'{key}a"', f'{key}b"'))
+    config = read(profile)
+    assert parameters(config)["bundle_name"] == "a"
+    set_parameters(config, {"bundle_name": "b"})
+    write(profile, config)
     weights.check(models)
     weights.check(models, "tensorrt")
     with pytest.raises(ServiceUnavailable, match="states bundle_name b, version 2 was exported with a"):

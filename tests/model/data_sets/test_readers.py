@@ -10,7 +10,7 @@ from derma_semantics.domain.conditions import CODES, CONDITIONS
 from derma_training import data
 from derma_training.data import Example, isic
 from derma_training.data.readers import LAYOUTS, scan
-from tests.unit.data_sets.conftest import MEL, NV, hub_row, images, write_csv
+from tests.model.data_sets.conftest import MEL, NV, hub_row, images, write_csv
 
 
 def facts(examples):

@@ -1,7 +1,7 @@
 """The two maps side by side: their texts, methods and opacity, and what is told where there is none."""
 
 from derma_semantics.app import texts
-from tests.unit.app.conftest import SCRIPT, opened, shown
+from tests.model.app.conftest import SCRIPT, opened, shown
 
 
 def with_maps(client):

@@ -14,7 +14,7 @@ from derma_training.cli import main
 from derma_training.data import Example
 from derma_training.data.balance import MOST_NEVI
 from derma_training.data.readers import scan
-from tests.unit.data_sets.conftest import MEL, NV, images
+from tests.model.data_sets.conftest import MEL, NV, images
 
 
 def example(name, condition=NV, lesion=None, content=b"", source="here", **facts):

@@ -110,6 +110,17 @@ def test_killed_stub_is_replaced(until, service, client, jpeg, instance):
     client.classify([jpeg(1)] * 40)
 
 
+@pytest.mark.parametrize("instance", ["derma_preprocess_0_1", "derma_biomedclip_0_0"])
+def test_a_killed_process_is_survived(until, service, client, jpeg, instance):
+    """A run over many images goes on while a model's process is replaced: not one error."""
+    os.kill(service.stub(instance), signal.SIGKILL)
+    begun = time.monotonic()
+    outcomes = [answer for _, answer in client.classify_many([jpeg(0)] * 60)]
+    assert {type(outcome) for outcome in outcomes} == {Diagnosis}
+    print(f"answered {time.monotonic() - begun:.1f} s after {instance} was killed")
+    until(client.ready, 10, "the service recovers")
+
+
 def test_killed_triton_is_restarted(until, service, client, jpeg):
     expected = client.classify(jpeg(2)).risk
     server = next(pid for pid, command in service.processes() if "bin/tritonserver " in command)

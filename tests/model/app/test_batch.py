@@ -5,7 +5,7 @@ import io
 
 from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.errors import CorruptImage
-from tests.unit.app.conftest import DIGEST, MELANOMA, SCRIPT, opened, shown
+from tests.model.app.conftest import DIGEST, MELANOMA, SCRIPT, opened, shown
 
 
 def batch_of(page, *files):

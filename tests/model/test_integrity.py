@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import click.testing
 import numpy as np
@@ -13,12 +14,15 @@ from derma_export.exporter import Task, export_bundle
 from derma_export.samples import synthetic_samples
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.domain.integrity import sha256
+from derma_serving import drafts
 from derma_serving.runtime.integrity import Tampered, check_answers, check_version, versions
+from derma_serving.settings import TEMPLATES
 from derma_training.bundle import Bundle, BundleError
 from derma_training.network.classifier import Classifier
 
-# The network's own, and one for each profile.
-CONFIGURATIONS = len(list((repository.TEMPLATE / NETWORK.name).rglob("*.pbtxt")))
+# The network's own, and one for each profile; only they differ from version to version.
+CONFIGURATIONS = len(list((TEMPLATES / NETWORK.name).rglob("*.pbtxt")))
+FILES = len([path for path in TEMPLATES.rglob("*") if path.is_file() and path.suffix != ".pyc"])
 FACTS = {"calibration": '{"review": 0.1}', "card": "{}"}
 
 
@@ -29,6 +33,7 @@ def values(name, **more):
         "bundle_digest": digest,
         "prompts_digest": digest,
         "precision": "fp32",
+        **FACTS,
         **more,
     }
 
@@ -42,7 +47,6 @@ def graph(tmp_path):
 
 @pytest.fixture
 def models(tmp_path):
-    repository.prepare(tmp_path / "models")
     return tmp_path / "models"
 
 
@@ -50,9 +54,9 @@ def models(tmp_path):
 def export(models, graph):
     """Installs a version made from a bundle of this name."""
 
-    def install(name, **more):
-        manifest = {**values(name, **more), "graph_digest": sha256(graph)}
-        return repository.install(models, graph, manifest, values(name, **{**FACTS, **more}), 8)
+    def install(name):
+        told = {**values(name), "graph_digest": sha256(graph), "embedding_size": 8}
+        return repository.install(models, graph, told)
 
     return install
 
@@ -61,12 +65,12 @@ def export(models, graph):
 def network(models, export):
     """The network's folder with versions 1, of bundle a, and 2, of bundle b."""
     export("a")
-    export("b", **FACTS)
+    export("b")
     return models / NETWORK.name
 
 
 def stated(network):
-    return repository.stamped_parameters(network.parent)
+    return repository.stated(network.parent)
 
 
 def test_what_was_exported_is_served(network):
@@ -154,11 +158,16 @@ def test_check_says_which_version_was_altered(network):
     assert done.exit_code == 1 and "1/model.onnx is not the graph that was exported" in done.output
 
 
+def manifest_of(bundle, graph):
+    """As export writes it, for a graph that nothing ran."""
+    made = {"engine": repository.engine_of("fp32").provider, "outputs": list(NETWORK.outputs), "gate": {}}
+    told = {"graph_digest": sha256(graph), "embedding_size": 192}
+    return {**repository.statement(bundle, "fp32"), **made, **told}
+
+
 def test_if_needed_does_not_trust_an_altered_version(mini, models, graph):
     bundle = Bundle.open(mini)
-    own = repository.parameters(bundle, "fp32")
-    manifest = {"graph_digest": sha256(graph), "outputs": list(NETWORK.outputs), "gate": {}, **own}
-    repository.install(models, graph, manifest, own, 192)
+    repository.install(models, graph, manifest_of(bundle, graph))
     assert repository.is_newest(models, bundle, "fp32")
     (models / NETWORK.name / "1" / "model.onnx").write_bytes(b"?")
     with pytest.raises(Tampered, match="is not the graph"):
@@ -189,7 +198,7 @@ class Killed(BaseException):
 def kill_before(monkeypatch, step):
     """Kill at the ``step``-th rename, so that every place between two of them is met."""
     left = [step]
-    replace = type(repository.TEMPLATE).replace
+    replace = Path.replace
 
     def counted(path, target):
         left[0] -= 1
@@ -197,12 +206,14 @@ def kill_before(monkeypatch, step):
             raise Killed
         return replace(path, target)
 
-    monkeypatch.setattr(type(repository.TEMPLATE), "replace", counted)
-    monkeypatch.setattr(repository, "_sweep", lambda model: None)
+    monkeypatch.setattr(Path, "replace", counted)
+    monkeypatch.setattr(drafts, "_sweep", lambda folder: None)
 
 
-@pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("step", range(1 + CONFIGURATIONS))
+RENAMES = [(False, step) for step in range(1 + FILES)] + [(True, step) for step in range(1 + CONFIGURATIONS)]
+
+
+@pytest.mark.parametrize(("existing", "step"), RENAMES)
 def test_a_kill_between_two_renames(models, export, monkeypatch, step, existing):
     """What is there can be served: the configuration states a version that exists."""
     if existing:
@@ -211,13 +222,12 @@ def test_a_kill_between_two_renames(models, export, monkeypatch, step, existing)
         kill_before(patch, step)
         with pytest.raises(Killed):
             export("b")
-    network = models / NETWORK.name
-    assert list(network.rglob("*.incoming*")) or list(network.glob(".incoming*"))
-    found = repository.check(models)
+    assert list(models.rglob(".*.incoming"))
+    found = repository.check(models) if existing else versions(models / NETWORK.name)
     assert len(found) == existing + (existing and step > 0)
     assert export("c") == len(found) + 1
-    assert not [path for path in network.rglob(".*") if ".incoming" in path.name]
-    assert repository.stamped_parameters(models)["bundle_name"] == "c"
+    assert not list(models.rglob(".*.incoming"))
+    assert repository.stated(models)["bundle_name"] == "c"
 
 
 @pytest.mark.parametrize("step", range(2 + CONFIGURATIONS))
@@ -225,7 +235,7 @@ def test_a_write_that_fails_changes_nothing(models, export, monkeypatch, step):
     """Each in its turn; the error names the folder."""
     export("a")
     before = {path: path.read_bytes() for path in models.rglob("*") if path.is_file()}
-    calls, flush = [], repository._flush
+    calls, flush = [], drafts.flush
 
     def full(*paths):
         calls.append(paths)
@@ -234,13 +244,14 @@ def test_a_write_that_fails_changes_nothing(models, export, monkeypatch, step):
         flush(*paths)
 
     with monkeypatch.context() as patch:
-        patch.setattr(repository, "_flush", full)
+        patch.setattr(drafts, "flush", full)
+        patch.setattr(repository, "flush", full)
         if step > CONFIGURATIONS:  # the last flush is that of what has been renamed
             with pytest.raises(OSError, match="No space left"):
                 export("b")
             assert len(repository.check(models)) == 2
             return
-        with pytest.raises(OSError, match=f"No space left on device: '{models / NETWORK.name}'"):
+        with pytest.raises(OSError, match=f"No space left on device: '{models}'"):
             export("b")
     assert {path: path.read_bytes() for path in models.rglob("*") if path.is_file()} == before
     assert export("b") == 2

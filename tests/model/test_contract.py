@@ -1,19 +1,18 @@
 """The hand-written Triton configurations say what the contract says."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format
-from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import model_config_pb2
 
-from derma_export.repository import parameters
 from derma_semantics.domain import contract
 from derma_semantics.domain.conditions import CODES, CONDITIONS, RiskLevel, by_code
+from derma_serving.model_config import located, profiles, read, set_parameters, to_dict
 from derma_serving.runtime.configuration import engine_for
-from derma_training.bundle import Bundle
+from derma_serving.settings import TEMPLATES, Settings
 
-REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
+ROOT = Path(__file__).resolve().parents[2]
 TYPES = {"BYTES": "TYPE_STRING"}
 # What the native backend takes from the parameters only; in the accelerator it would be without effect.
 CUDA_PARAMETERS = {"gpu_mem_limit", "arena_extend_strategy", "cudnn_conv_algo_search"}
@@ -24,25 +23,20 @@ def configs(*models):
     found = [
         pytest.param(model, path.stem, id=f"{model.name}-{path.stem}")
         for model in models
-        for path in [
-            REPOSITORY / model.name / "config.pbtxt",
-            *sorted((REPOSITORY / model.name / "configs").glob("*.pbtxt")),
-        ]
+        for path in [located(TEMPLATES / model.name), *profiles(TEMPLATES / model.name)]
     ]
     return pytest.mark.parametrize(("model", "profile"), found)
 
 
 def read_config(model: contract.Model, profile: str = "config"):
-    name = "config.pbtxt" if profile == "config" else f"configs/{profile}.pbtxt"
-    text = (REPOSITORY / model.name / name).read_text()
-    return text_format.Parse(text, model_config_pb2.ModelConfig())
+    return read(located(TEMPLATES / model.name, profile))
 
 
 def engine(config, kind):
     """What the stand-in backend makes of a configuration, for a graph in fp16 where a GPU is meant."""
     if kind == "GPU":
-        config.parameters["precision"].string_value = "fp16"
-    return engine_for(MessageToDict(config, preserving_proto_field_name=True), kind, cores=16)
+        set_parameters(config, {"precision": "fp16"})
+    return engine_for(to_dict(config), kind, cores=16)
 
 
 def tensors(entries):
@@ -62,19 +56,11 @@ def test_config_matches_contract(model, profile):
     assert (config.backend or config.platform) == model.backend
     assert config.max_batch_size == contract.MAX_BATCH
     assert tensors(config.input) == expected(model.inputs)
-    outputs = tensors(config.output)
-    if model is contract.NETWORK:  # its embedding has the served bundle's size
-        kind, (size,) = outputs.pop("EMBEDDING")
-        assert kind == "TYPE_FP32"
-        assert size > 0
-        assert outputs == {k: v for k, v in expected(model.outputs).items() if k != "EMBEDDING"}
-    else:
-        assert outputs == expected(model.outputs)
+    assert tensors(config.output) == expected(model.outputs)
 
 
 def test_the_canary_s_router_matches_contract():
-    text = (REPOSITORY.parent / "deploy" / "derma_serving" / "canary" / "config.pbtxt").read_text()
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    config = read(ROOT / "deploy" / "derma_serving" / "canary" / "config.pbtxt")
     assert (config.name, config.backend) == (contract.CANARY.name, contract.CANARY.backend)
     assert config.max_batch_size == contract.MAX_BATCH
     assert tensors(config.input) == expected(contract.CANARY.inputs)
@@ -114,9 +100,9 @@ def test_by_default_the_network_runs_on_openvino_and_the_preferred_size_is_kept(
 
 def test_profiles_are_complete():
     """Decoding for a GPU needs more processes than decoding for a processor."""
-    profiles = {path.stem for path in REPOSITORY.glob("*/configs/*.pbtxt")}
-    assert profiles == {"cuda", "cuda-nvimgcodec", "tensorrt"}
-    for profile in profiles:
+    known = set(Settings(repository=TEMPLATES).profiles)
+    assert known == {"cuda", "cuda-nvimgcodec", "tensorrt"}
+    for profile in known:
         decoders = [read_config(contract.PREPROCESS, p).instance_group[0] for p in ("config", profile)]
         assert decoders[1].count > decoders[0].count
 
@@ -159,20 +145,23 @@ def test_tensorrt_builds_one_engine_for_all_batches_and_keeps_it():
     assert options["trt_engine_cache_path"] and options["trt_timing_cache_path"]
 
 
-@configs(contract.NETWORK)
-def test_committed_config_describes_the_committed_bundle(model, profile, mini):
-    """So that exporting the default bundle leaves the working tree clean."""
-    config = read_config(model, profile)
-    served = {key: value.string_value for key, value in config.parameters.items()}
-    served = {key: value for key, value in served.items() if key not in CUDA_PARAMETERS}
-    precision = read_config(model).parameters["precision"].string_value
-    assert served == parameters(Bundle.open(mini), precision)
-    assert set(served) == {*contract.PARAMETERS, *contract.FACTS}
-    assert tensors(config.output) == tensors(read_config(model).output)
+@configs(*contract.MODELS)
+def test_what_people_wrote_says_nothing_of_a_bundle(model, profile):
+    """Export adds it to a copy, which git ignores: the working tree stays clean whatever is served."""
+    assert not {*contract.PARAMETERS, *contract.FACTS} & set(read_config(model, profile).parameters)
+
+
+def test_what_is_served_lies_where_git_ignores_it():
+    assert TEMPLATES == ROOT / "model_repository"
+    served = Settings().repository.relative_to(ROOT)
+    for name, ignored in ((served, True), ("model_repository", False)):
+        path = f"{name}/derma_biomedclip/1/model.onnx"
+        done = subprocess.run(["git", "check-ignore", "--quiet", path], cwd=ROOT, check=False, timeout=30)
+        assert done.returncode == (0 if ignored else 1)
 
 
 def test_labels_are_the_condition_codes():
-    labels = (REPOSITORY / contract.NETWORK.name / "labels.txt").read_text().split()
+    labels = (TEMPLATES / contract.NETWORK.name / "labels.txt").read_text().split()
     assert tuple(labels) == CODES == ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 

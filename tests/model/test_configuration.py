@@ -1,10 +1,8 @@
 """The native backend's configuration decides the engine."""
 
 import pytest
-from google.protobuf import text_format
-from google.protobuf.json_format import MessageToDict
-from tritonclient.grpc import model_config_pb2
 
+from derma_serving.model_config import parse, to_dict
 from derma_serving.runtime.configuration import engine_for
 from derma_serving.runtime.engine import Engine
 
@@ -13,8 +11,7 @@ CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 def config(text=""):
     """A configuration as Triton hands it to a Python backend."""
-    parsed = text_format.Parse(text, model_config_pb2.ModelConfig())
-    return MessageToDict(parsed, preserving_proto_field_name=True)
+    return to_dict(parse(text, "test"))
 
 
 def accelerators(**lists):

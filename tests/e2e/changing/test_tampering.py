@@ -10,6 +10,7 @@ import pytest
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.domain.errors import DermaError
 from derma_semantics.wire.transport import ModelControl
+from derma_serving.model_config import located, read, set_parameters, write
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def network(repository):
     yield folder
     (folder / "config.pbtxt").write_bytes(before)
     shutil.rmtree(folder / "2", ignore_errors=True)
-    for leftover in (*folder.glob(".*incoming*"), *folder.glob("configs/.*incoming*")):
+    for leftover in folder.rglob(".*.incoming"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
@@ -51,6 +52,14 @@ def edit(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def restate(version, **values):
+    """Have the configuration state something else."""
+    path = located(version.parent)
+    config = read(path)
+    set_parameters(config, values)
+    write(path, config)
+
+
 def exchange_graph(version):
     """By one that answers other things: a whole graph, with weights that were changed."""
     path = version / "model.onnx"
@@ -61,8 +70,7 @@ def exchange_graph(version):
 def forge_manifest(version):
     """Graph and manifest agree, the digest of the bundle does not."""
     edit(version / "manifest.json", bundle_digest="ab" * 32)
-    config = version.parent / "config.pbtxt"
-    config.write_text(re.sub(r'("bundle_digest"[^"]*)"\w+"', rf'\1"{"ab" * 32}"', config.read_text()))
+    restate(version, bundle_digest="ab" * 32)
     return r"the graph holds bundle \w{12}…, its manifest\.json says abababababab"
 
 
@@ -77,15 +85,13 @@ def remove_manifest(version):
 
 
 def swap_parameter(version):
-    config = version.parent / "config.pbtxt"
-    config.write_text(config.read_text().replace('"derma-mini"', '"another"'))
+    restate(version, bundle_name="another")
     return r"states bundle_name another, version 2 was exported with derma-mini"
 
 
 def swap_thresholds(version):
     """What the configuration tells people of the bundle's calibration."""
-    config = version.parent / "config.pbtxt"
-    config.write_text(re.sub(r'"review": 0\.\d+', '"review": 0.9235', config.read_text(), count=1))
+    restate(version, calibration='{"review": 0.9235}')
     return r"states calibration .*, version 2 was exported with"
 
 
@@ -109,8 +115,8 @@ def test_a_whole_version_is_loaded(load, network, client, jpeg):
     """So it was the tampering that was refused. Leftovers of a killed export do no harm."""
     before = client.classify(jpeg(0))
     shutil.copytree(network / "1", network / "2")
-    (network / ".incoming-x").mkdir()
-    (network / ".incoming-x" / "model.onnx").write_bytes(b"half")
+    (network / ".3.incoming").mkdir()
+    (network / ".3.incoming" / "model.onnx").write_bytes(b"half")
     (network / ".config.pbtxt.incoming").write_text('name: "half')
     (network / "configs" / ".cuda.pbtxt.incoming").write_text('name: "half')
     assert load() is None

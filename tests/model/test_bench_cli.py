@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from derma_bench.cli import main
 from derma_bench.failures import reported
+from derma_serving.settings import TEMPLATES
 
 
 def test_help_teaches():
@@ -55,7 +56,7 @@ SMALLER = "max_batch_size: 4"
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--variant", "a", "max_batch: 4"], "variant 'a' is no part of a config.pbtxt: 1:1"),
+        (["--variant", "a", "max_batch: 4"], "variant 'a' is not a model configuration: 1:1"),
         (["--variant", "a", "max_batch_size: 32"], "variant 'a' changes nothing"),
         (["--variant", "a", ""], "variant 'a' changes nothing"),
         (["--variant", "a", 'name: "resnet"'], "variant 'a' changes the model 'resnet': choose from"),
@@ -70,7 +71,7 @@ SMALLER = "max_batch_size: 4"
 def test_wrong_variants_are_refused_before_anything_starts(arguments, words, tmp_path, jpeg, monkeypatch):
     monkeypatch.delenv("DERMA_PROFILE", raising=False)
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
-    where = ["--images", str(tmp_path), "--out", str(tmp_path / "a.json")]
+    where = ["--images", str(tmp_path), "--out", str(tmp_path / "a.json"), "--repository", str(TEMPLATES)]
     done = CliRunner().invoke(main, ["service", *arguments, *where])
     assert done.exit_code == 1
     assert words in done.output

@@ -15,7 +15,7 @@ from derma_semantics.domain.contract import RANDOM_WEIGHTS, Triage
 from derma_semantics.domain.errors import ServiceUnavailable
 from derma_semantics.domain.numbers import significant
 from derma_semantics.imaging.synthetic import draw
-from tests.unit.app.conftest import DIGEST, MELANOMA, FakeClient, opened, shown
+from tests.model.app.conftest import DIGEST, MELANOMA, FakeClient, opened, shown
 
 NEVUS = (0.02, 0.9, 0.01, 0.02, 0.03, 0.01, 0.01)
 

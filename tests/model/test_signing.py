@@ -160,10 +160,9 @@ def test_export_takes_what_is_signed(bundle, key, tmp_path):
     """Here nothing is left to do: the repository holds the bundle already."""
     models, graph = tmp_path / "models", tmp_path / "graph.onnx"
     graph.write_bytes(b"graph")
-    values = repository.parameters(bundle, "fp32")
-    manifest = {"graph_digest": sha256(graph), "outputs": list(NETWORK.outputs), "gate": {}, **values}
-    repository.prepare(models)
-    repository.install(models, graph, manifest, values, 192)
+    made = {"engine": repository.engine_of("fp32").provider, "outputs": list(NETWORK.outputs), "gate": {}}
+    told = {**repository.statement(bundle, "fp32"), "graph_digest": sha256(graph), "embedding_size": 192}
+    repository.install(models, graph, {**made, **told})
     command = (bundle.path, "--repository", models, "--if-needed", "--require-signature", public(key))
     assert run(export, *command).exit_code == 1
     sign(bundle, key)

@@ -1,0 +1,44 @@
+"""Fold a bundle's adapter into its weights, and prove that nothing moved.
+
+classifier, moved = merged(bundle, pixels)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from derma_export.gate import GateFailed
+from derma_training.bundle import Bundle
+from derma_training.network.classifier import Classifier, Normalise
+from derma_training.network.lora import attach_adapter
+from derma_training.network.model import build_model, pixel_statistics
+
+LIMIT = 1e-5
+
+
+@torch.inference_mode()
+def merged(bundle: Bundle, pixels: Tensor) -> tuple[Classifier, float]:
+    """The bundle's classifier, and the largest difference of embeddings before and after the merge.
+
+    The model is built once: what is compared is what is exported.
+
+    Args:
+        pixels: images to compare on, uint8 (N, 224, 224, 3).
+
+    Raises:
+        GateFailed: an embedding moved by more than 1e-5.
+    """
+    model = build_model(bundle.path)
+    if bundle.adapter is None:
+        return Classifier.around(model, bundle), 0.0
+    adapted = attach_adapter(model, bundle.adapter)
+    normalised = Normalise(*pixel_statistics(bundle.path))(pixels)
+    apart = adapted.encode_image(normalised, normalize=True)
+    classifier = Classifier.around(adapted.merge_and_unload().eval(), bundle)
+    together = F.normalize(classifier.visual(classifier.normalise(pixels)), dim=-1)
+    difference = float((apart - together).abs().max())
+    if not difference <= LIMIT:
+        raise GateFailed(f"merging the adapter moved embeddings by {difference:.2e}, limit {LIMIT:.0e}")
+    return classifier, difference
