@@ -1,60 +1,89 @@
-"""Liveness probe of Triton: it kills one that takes connections and answers none.
+"""Liveness probe of a part of the service: it kills a process that takes connections and answers none.
 
-    LivenessProbe(server, stopping).start()
+    triton = Target("Triton", lambda: server.process, "127.0.0.1", 8000, "/v2/health/live")
+    LivenessProbe(triton, stopping).start()
 
-Triton 2.51 that crashes may lock itself up in its own signal handler, and then neither serves nor ends. This
-ends it, and whoever looks after dead processes starts another.
+Triton 2.51 that crashes may lock itself up in its own signal handler, and then neither serves nor ends; a
+sidecar's event loop may be kept busy. This ends them, and whoever looks after dead processes starts others.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from http.client import HTTPConnection, HTTPException
-
-from derma_serving.server import TritonServer
+from typing import Protocol
 
 INTERVAL = 0.5
-TIMEOUT = 5.0  # seconds; a Triton that loads, or has more to do than it can, answers in a few milliseconds
+TIMEOUT = 5.0  # seconds; a part that loads, or has more to do than it can, answers in a few milliseconds
 
 logger = logging.getLogger("derma.liveness")
 
 
-class LivenessProbe(threading.Thread):
-    """Probes until ``stopping`` is set.
+class Killable(Protocol):
+    """A process, of which nothing else is asked."""
 
-    Over HTTP, as gRPC's answers of this kind wait while a model is loaded.
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """A part that is probed over HTTP: gRPC's answers of this kind wait while a model is loaded.
+
+    Attributes:
+        process: gives the process that lives now, None where there is none.
     """
 
-    def __init__(self, server: TritonServer, stopping: threading.Event) -> None:
-        super().__init__(name="liveness", daemon=True)
-        self.server = server
+    name: str
+    process: Callable[[], Killable | None]
+    host: str
+    port: int
+    path: str
+
+
+class Health(Enum):
+    """The outcome of one probe; UNREACHABLE where something starts or ends."""
+
+    ALIVE = "alive"
+    HANGING = "hanging"
+    UNREACHABLE = "unreachable"
+
+
+class LivenessProbe(threading.Thread):
+    """Probes until ``stopping`` is set. A process is judged once it has answered: until then, it loads."""
+
+    def __init__(self, target: Target, stopping: threading.Event) -> None:
+        super().__init__(name=f"liveness of {target.name}", daemon=True)
+        self.target = target
         self.stopping = stopping
 
     def run(self) -> None:
-        settings = self.server.settings
+        target, loaded = self.target, None
         while not self.stopping.wait(INTERVAL):
-            process = self.server.process
-            if process is None or not hangs(settings.local_host, settings.http_port):
+            process = target.process()
+            if process is None:
                 continue
-            if not self.stopping.is_set():  # a drain has a deadline of its own
-                logger.error("Triton has not answered for %.0f s; ending it", TIMEOUT)
+            health = probe(target.host, target.port, target.path)
+            if health is Health.ALIVE:
+                loaded = process
+            elif health is Health.HANGING and process is loaded and not self.stopping.is_set():
+                logger.error("%s has not answered for %.0f s; ending it", target.name, TIMEOUT)
                 process.kill()
 
 
-def hangs(host: str, port: int, timeout: float = TIMEOUT) -> bool:
-    """Return True if something listens there and does not answer within ``timeout`` seconds.
-
-    Where nothing listens, or the connection breaks, something starts or ends.
-    """
+def probe(host: str, port: int, path: str, timeout: float = TIMEOUT) -> Health:
+    """Ask once; HANGING if something listens there and does not answer within ``timeout`` seconds."""
     connection = HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request("GET", "/v2/health/live")
+        connection.request("GET", path)
         connection.getresponse().read()
     except TimeoutError:
-        return True
+        return Health.HANGING
     except (OSError, HTTPException):
-        return False
+        return Health.UNREACHABLE
     finally:
         connection.close()
-    return False
+    return Health.ALIVE

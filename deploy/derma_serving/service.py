@@ -19,7 +19,7 @@ from derma_semantics.wire.transport import ModelControl
 from derma_serving import weights
 from derma_serving.backoff import BackOff
 from derma_serving.drain import drain
-from derma_serving.liveness import LivenessProbe
+from derma_serving.liveness import LivenessProbe, Target
 from derma_serving.server import POLL, TritonServer
 from derma_serving.settings import Settings, write_private
 from derma_serving.sidecar import Sidecar
@@ -44,6 +44,16 @@ class Service:
         self.stopping = threading.Event()
         self._server_pauses, self._sidecar_pauses = BackOff(), BackOff()
         self._sidecar_starts = False
+
+    @property
+    def targets(self) -> list[Target]:
+        """The parts that liveness probes ask."""
+        settings, host = self.settings, self.settings.local_host
+        triton = Target("Triton", lambda: self.server.process, host, settings.http_port, "/v2/health/live")
+        if not self.sidecar.wanted:
+            return [triton]
+        port = settings.saliency_port
+        return [triton, Target("the saliency sidecar", lambda: self.sidecar.process, host, port, "/healthz")]
 
     def start(self) -> None:
         """Start, and return when all parts answer, or once ``stopping`` is set."""
@@ -174,7 +184,8 @@ def _supervised(service: Service) -> Iterator[None]:
     try:
         service.start()
         watcher.start()
-        LivenessProbe(service.server, service.stopping).start()
+        for target in service.targets:
+            LivenessProbe(target, service.stopping).start()
         yield
     finally:
         end = time.monotonic() + service.grace

@@ -21,7 +21,7 @@ from derma_saliency.admission import AdmissionControl
 from derma_saliency.answers import FORMATS
 from derma_saliency.auth import TokenAuth
 from derma_saliency.explainer import Explainer, check_method
-from derma_saliency.forms import SCHEMA, Form, NotAForm, drain, read_form
+from derma_saliency.forms import SCHEMA, Form, NotAForm, SlowBody, drain, read_form
 from derma_saliency.observe import Observed
 from derma_saliency.readiness import Readiness, Served
 from derma_saliency.texts import check_text
@@ -44,6 +44,7 @@ STATUS: tuple[tuple[type[DermaError], int], ...] = (
     (ImageTooLarge, 413),
     (UnsupportedFormat, 415),
     (NotAForm, 415),
+    (SlowBody, 408),
     (InvalidImage, 400),
     (InvalidRequest, 422),
     (Overloaded, 503),

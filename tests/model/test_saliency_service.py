@@ -141,7 +141,7 @@ async def test_bodies_that_are_no_form(fake):
         broken = {"content-type": "multipart/form-data; boundary=b"}
         assert (await http.post("/v1/saliency", content=b"nonsense", headers=broken)).status_code == 422
         no_boundary = {"content-type": "multipart/form-data"}
-        assert (await http.post("/v1/saliency", content=b"x", headers=no_boundary)).status_code == 422
+        assert (await http.post("/v1/saliency", content=b"x", headers=no_boundary)).status_code == 415
 
 
 async def test_a_failure_says_nothing_of_what_was_sent(fake, caplog):
