@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from derma_export import router
 from derma_export.facts import facts
+from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.contract import CANDIDATE, CLASSIFIER, FACTS, MODELS, NETWORK, PARAMETERS, Model
 from derma_serving.drafts import draft, flush, hidden, put, writing
 from derma_serving.model_config import (
@@ -174,6 +175,8 @@ def _drafts(repository: Path, manifest: Mapping[str, Any], models: Sequence[Mode
         for path in _files(source):
             made = _made(path, model, manifest, canary)
             wanted[repository / model.name / path.relative_to(source)] = made
+        if model in (NETWORK, CANDIDATE):
+            wanted[repository / model.name / router.LABELS] = "".join(f"{code}\n" for code in CODES).encode()
     return [
         draft(path, content)
         for path, content in wanted.items()
@@ -182,9 +185,9 @@ def _drafts(repository: Path, manifest: Mapping[str, Any], models: Sequence[Mode
 
 
 def _files(template: Path) -> list[Path]:
-    """What people wrote for a model; of the network only its configurations and labels."""
+    """What people wrote for a model; of the network only its configurations."""
     if template.name == NETWORK.name:
-        return [template / "labels.txt", *profiles(template), template / CONFIGURATION]
+        return [*profiles(template), template / CONFIGURATION]
     return sorted(p for p in template.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
 
 

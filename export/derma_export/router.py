@@ -22,10 +22,10 @@ from derma_serving.model_config import (
     steps,
     write,
 )
-from derma_serving.settings import TEMPLATES
 
 ROUTER = Path(derma_serving.__file__).parent / "canary"
 PERCENT = "percent"
+LABELS = "labels.txt"
 
 
 def share(repository: Path) -> float | None:
@@ -41,7 +41,7 @@ def add(repository: Path, percent: float) -> None:
     folder = repository / CANARY.name
     (folder / "1").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ROUTER / "model.py", folder / "1" / "model.py")
-    shutil.copyfile(TEMPLATES / NETWORK.name / "labels.txt", folder / "labels.txt")
+    shutil.copyfile(repository / NETWORK.name / LABELS, folder / LABELS)
     config = read(ROUTER / CONFIGURATION)
     set_parameters(config, {PERCENT: f"{percent:g}"})
     with writing(repository):

@@ -160,9 +160,8 @@ def test_what_is_served_lies_where_git_ignores_it():
         assert done.returncode == (0 if ignored else 1)
 
 
-def test_labels_are_the_condition_codes():
-    labels = (TEMPLATES / contract.NETWORK.name / "labels.txt").read_text().split()
-    assert tuple(labels) == CODES == ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
+def test_the_conditions_stand_in_one_order():
+    assert CODES == ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 
 
 def test_conditions():

@@ -22,7 +22,7 @@ from derma_training.network.classifier import Classifier
 
 # The network's own, and one for each profile; only they differ from version to version.
 CONFIGURATIONS = len(list((TEMPLATES / NETWORK.name).rglob("*.pbtxt")))
-FILES = len([path for path in TEMPLATES.rglob("*") if path.is_file() and path.suffix != ".pyc"])
+FILES = 1 + len([path for path in TEMPLATES.rglob("*") if path.is_file() and path.suffix != ".pyc"])  # labels
 FACTS = {"calibration": '{"review": 0.1}', "card": "{}"}
 
 
