@@ -28,14 +28,17 @@ def merged(bundle: Bundle, pixels: Tensor) -> tuple[Classifier, float]:
         pixels: images to compare on, uint8 (N, 224, 224, 3).
 
     Raises:
-        GateFailed: an embedding moved by more than 1e-5.
+        GateFailed: an embedding moved by more than 1e-5, or the adapter changes none.
     """
     model = build_model(bundle.path)
     if bundle.adapter is None:
         return Classifier.around(model, bundle), 0.0
-    adapted = attach_adapter(model, bundle.adapter)
     normalised = Normalise(*pixel_statistics(bundle.path))(pixels)
+    before = model.encode_image(normalised, normalize=True)
+    adapted = attach_adapter(model, bundle.adapter)
     apart = adapted.encode_image(normalised, normalize=True)
+    if torch.equal(before, apart):
+        raise GateFailed(f"the adapter of {bundle.name} changes no embedding: it was never trained")
     classifier = Classifier.around(adapted.merge_and_unload().eval(), bundle)
     together = F.normalize(classifier.visual(classifier.normalise(pixels)), dim=-1)
     difference = float((apart - together).abs().max())

@@ -133,6 +133,21 @@ def test_impossible_calibrations_are_refused(values):
         Calibration(*values[:1], review=values[1], urgent=values[2])
 
 
+@pytest.mark.parametrize("name", ["temperature", "review", "urgent", "margin"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "0.5", None, True, [0.5]])
+def test_calibrations_hold_finite_numbers(name, value):
+    with pytest.raises(BundleError, match=f"{name} must be a finite number, got"):
+        Calibration(**{"review": 0.1, "urgent": 0.2, name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("temperature", 1e-300), ("temperature", 1e9), ("margin", 0.5), ("margin", 1e6)]
+)
+def test_calibrations_stay_in_range(name, value):
+    with pytest.raises(BundleError, match=rf"{name} must be in \["):
+        Calibration(**{name: value})
+
+
 def test_a_bias_is_read_only_where_it_changes_nothing(copy):
     """The committed bundle was sealed when one could be fitted, and names seven zeros."""
     path = copy / "calibration.json"
@@ -148,6 +163,8 @@ def test_set_thresholds_follow_the_conditions():
     calibration = Calibration(prediction_set={"BCC": 0.2, "MEL": 0.1})
     assert calibration.set_thresholds == [0.1, 0, 0.2, 0, 0, 0, 0]  # not named: always in the set
     assert Calibration(temperature=2, review=0.1, urgent=0.2).set_thresholds == [0] * 7
+    with pytest.raises(BundleError, match="prediction_set of MEL must be a finite number, got nan"):
+        Calibration(prediction_set={"MEL": math.nan})
     for wrong in ({"XYZ": 0.1}, {"MEL": 1.1}, {"MEL": -0.1}):
         with pytest.raises(BundleError, match="prediction_set must give conditions values in"):
             Calibration(prediction_set=wrong)

@@ -15,6 +15,8 @@ from derma_training.bundle.files import write_json
 
 FILE = "calibration.json"
 RAREST = 1e-6  # share of a condition; less is a mistake
+COLDEST, HOTTEST = 0.01, 100.0  # temperatures; a fitted one is between 0.5 and 5
+WIDEST = 10.0  # margin of the odds
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,23 @@ class Calibration:
     report: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise BundleError(f"temperature must be positive, got {self.temperature}")
+        for name in ("temperature", "review", "urgent", "margin"):
+            _require_number(name, getattr(self, name))
+        if not COLDEST <= self.temperature <= HOTTEST:
+            raise BundleError(f"temperature must be in [{COLDEST}, {HOTTEST}], got {self.temperature}")
         if not 0 <= self.review <= self.urgent <= 1:
             raise BundleError(
                 f"thresholds must satisfy 0 <= review <= urgent <= 1, got {self.review}, {self.urgent}"
             )
-        if not self.margin >= 1:
-            raise BundleError(f"margin must be at least 1, got {self.margin}")
+        if not 1 <= self.margin <= WIDEST:
+            raise BundleError(f"margin must be in [1, {WIDEST}], got {self.margin}")
         if self.prevalence and self.prevalence.keys() != set(CODES):
             named = ", ".join(self.prevalence)
             raise BundleError(f"prevalence must name {', '.join(CODES)}, and names {named}")
         if not _frequent(self.prevalence.values()) or min(self.frequencies) < RAREST:
             raise BundleError(f"prevalence must be finite, no share below {RAREST}, got {self.prevalence}")
         for code, lowest in self.prediction_set.items():
+            _require_number(f"prediction_set of {code}", lowest)
             if code not in CODES or not 0 <= lowest <= 1:
                 raise BundleError(
                     f"prediction_set must give conditions values in [0, 1], got {code}: {lowest}"
@@ -90,6 +95,12 @@ def read_calibration(folder: Path) -> Calibration:
     if any(bias.values()) or strange:
         raise BundleError(f"{folder / FILE}: unknown entry {', '.join(sorted(strange)) or 'bias'}")
     return Calibration(**content)
+
+
+def _require_number(name: str, value: object) -> None:
+    """Refuse a string, a truth value, NaN and infinity, all of which JSON can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise BundleError(f"{name} must be a finite number, got {value!r}")
 
 
 def _frequent(values: Iterable[object]) -> bool:

@@ -124,7 +124,9 @@ class Classifier(nn.Module):
         logits = self.scale * embedding @ self.text.T
         probabilities = logits.softmax(dim=-1)
         risk = ((logits + self.prior).softmax(dim=-1) * self.malignant).sum(dim=-1, keepdim=True)
-        triage = (risk >= self.thresholds).sum(dim=-1, keepdim=True, dtype=torch.int32)
+        # A RISK that is not a number is no threshold's equal: it is urgent, never routine.
+        reached = (risk >= self.thresholds) | risk.isnan()
+        triage = reached.sum(dim=-1, keepdim=True, dtype=torch.int32)
         # The most probable condition always belongs: it can only add coverage, and no set is empty.
         top = probabilities.amax(dim=-1, keepdim=True)
         prediction_set = probabilities >= torch.minimum(self.set_thresholds, top)
