@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 import pytest
 
 from derma_serving.runtime import audit_log
-from derma_serving.runtime.audit_log import KEYS, AuditLog, entry
+from derma_serving.runtime.audit_log import AuditLog, entry
 
 IMAGE, BUNDLE = "cd" * 32, bytes.fromhex("ab" * 32)
+
+KEYS = ("time", "request_id", "image_sha256", "bundle_digest", "probabilities", "triage", "caller")
 
 
 def line(request_id="r1", caller="alice"):

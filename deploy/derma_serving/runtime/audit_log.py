@@ -24,7 +24,6 @@ from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.contract import Triage
 from derma_semantics.wire.request_id import name
 
-KEYS = ("time", "request_id", "image_sha256", "bundle_digest", "probabilities", "triage", "caller")
 MAX_BYTES = 64 * 2**20
 STAMP = "%Y%m%dT%H%M%S.%fZ"
 
@@ -37,7 +36,7 @@ def entry(
     triage: int,
     caller: str | None,
 ) -> dict[str, Any]:
-    """What is written of one image: ``KEYS``. Names too long, or with other characters, become null."""
+    """The line of one image. Names too long, or with other characters, become null."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "request_id": name(request_id),
