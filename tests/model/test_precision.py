@@ -18,6 +18,7 @@ from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.precision import attempts
 from derma_export.samples import labelled_samples, synthetic_samples
 from derma_export.sensitivity import by_noise, layers
+from derma_serving.model_config import parameters, read
 from derma_serving.runtime.engine import Engine, EngineUnavailable, open_session
 from derma_serving.runtime.precisions import Limits
 from derma_training.bundle import Bundle
@@ -207,7 +208,7 @@ def test_export_retries_and_says_what_it_kept(mini, samples, tmp_path):
     assert sum(line.startswith("kept") for line in told) == 2
     assert all(place in told[-2] for place in manifest["kept"])
     for config in (target / "derma_biomedclip").rglob("*.pbtxt"):
-        assert 'key: "precision" value { string_value: "fp16"' in config.read_text()
+        assert parameters(read(config))["precision"] == "fp16"
 
 
 def test_a_precision_that_never_passes_writes_nothing(mini, samples, tmp_path):
