@@ -49,8 +49,8 @@ def locust(*arguments, locustfile=LOCUSTFILE, **variables):
     )
 
 
-def locust_in_background(*arguments):
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), *map(str, arguments)]
+def locust_in_background(*arguments, locustfile=LOCUSTFILE):
+    command = [sys.executable, "-m", "locust", "-f", str(locustfile), *map(str, arguments)]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, **silent)
 
@@ -213,15 +213,16 @@ class SlowServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.in_flight = self.most = 0
+        self.asked = self.under_way = self.most = 0
 
     def ModelInfer(self, request, context):
         with self.lock:
-            self.in_flight += 1
-            self.most = max(self.most, self.in_flight)
+            self.asked += 1
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
         time.sleep(1)
         with self.lock:
-            self.in_flight -= 1
+            self.under_way -= 1
         answer = service_pb2.ModelInferResponse(model_name=request.model_name)
         for name, tensor in CLASSIFIER.outputs.items():
             shape = [1, *(4 if size < 0 else size for size in tensor.shape)]
@@ -242,19 +243,49 @@ def slow():
     server.stop(2).wait(10)
 
 
-@pytest.mark.parametrize("initialised", [True, False], ids=["init_gevent", "without"])
-def test_calls_of_many_users_overlap_in_time(slow, tmp_path, initialised):
-    """The trap of grpc under gevent: without ``init_gevent`` the wait for one answer stops everything."""
-    text, line = LOCUSTFILE.read_text(), "grpc.experimental.gevent.init_gevent()"
-    assert text.count(line) == 1
-    (tmp_path / "file.py").write_text(text if initialised else text.replace(line, "pass"))
-    users = ("-u", 20, "-r", 20, "-t", "5s", "--host", slow.url, "--csv", tmp_path / "run")
-    done = locust(*users, locustfile=tmp_path / "file.py")
+def test_calls_of_many_users_overlap_in_time(slow, tmp_path):
+    done = locust("-u", 20, "-r", 20, "-t", "5s", "--host", slow.url, "--csv", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     row = totals(tmp_path / "run")
+    assert slow.most == 20
+    assert int(row["Request Count"]) >= 40
     assert int(row["Failure Count"]) == 0
-    if initialised:
-        assert slow.most == 20
-        assert int(row["Request Count"]) >= 40
-    else:
-        assert slow.most < 20
+
+
+# For the end of a locustfile: notes the time whenever gevent gives it a turn.
+CLOCK = """
+
+def _clock():
+    with open({path!r}, "w", buffering=1) as file:
+        while True:
+            print(time.perf_counter(), file=file)
+            gevent.sleep(0.02)
+
+
+gevent.spawn(_clock)
+"""
+
+
+def longest_stop(text, slow, until, folder):
+    """Seconds for which locust did nothing at all while 20 users waited for answers."""
+    (folder / "clocked.py").write_text(text + CLOCK.format(path=str(folder / "times")))
+    users = ("--headless", "-u", 20, "-r", 20, "--host", slow.url)
+    running = locust_in_background(*users, locustfile=folder / "clocked.py")
+    try:
+        until(lambda: slow.asked >= 60, 60, "three calls of each user")
+    finally:
+        end(running)
+    times = np.array((folder / "times").read_text().split(), float)
+    return np.diff(times).max()
+
+
+def test_locust_goes_on_while_users_wait(slow, until, tmp_path):
+    assert longest_stop(LOCUSTFILE.read_text(), slow, until, tmp_path) < 0.7
+
+
+def test_without_gevents_way_it_would_stop(slow, until, tmp_path):
+    """The trap of grpc under gevent: unless told of it, the wait for one answer stops everything."""
+    text = LOCUSTFILE.read_text()
+    line = "grpc.experimental.gevent.init_gevent()"
+    assert text.count(line) == 1
+    assert longest_stop(text.replace(line, "pass"), slow, until, tmp_path) > 0.9
