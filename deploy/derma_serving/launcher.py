@@ -148,6 +148,6 @@ def _guarded(settings: Settings) -> str:
 def _reported() -> Iterator[None]:
     try:
         yield
-    except ServiceUnavailable as exc:
+    except (ServiceUnavailable, OSError) as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(Exit.UNAVAILABLE)

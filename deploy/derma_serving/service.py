@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from derma_semantics.domain.contract import CANARY, PREPROCESS
 from derma_semantics.domain.errors import DermaError
@@ -63,8 +63,8 @@ class Service:
         self.sidecar.wait_until_healthy(self.deadline, self.stopping)
 
     def _start_server(self) -> None:
-        self.server.start(self.stopping)
         write_private(self.settings.key_file, self.settings.admin_key)
+        self.server.start(self.stopping)
         logger.info("Triton starts; its log is %s", self.settings.log)
 
     def supervise(self) -> None:
@@ -103,7 +103,8 @@ class Service:
             control.close()
         self.server.stop(min(last, _left(end)))
         self.sidecar.stop(_left(end))
-        self.settings.key_file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.settings.key_file.unlink(missing_ok=True)
 
     def _control(self) -> ModelControl:
         settings = self.settings
