@@ -18,6 +18,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from tritonclient.grpc import model_config_pb2
 
+from derma_semantics.domain.contract import Model
 from derma_serving.drafts import draft, put
 
 CONFIGURATION = "config.pbtxt"
@@ -83,9 +84,15 @@ def set_parameters(config: ModelConfig, values: Mapping[str, str]) -> None:
         config.parameters[key].string_value = value
 
 
-def set_size(config: ModelConfig, output: str, size: int) -> None:
-    """Set the size of a model's one-dimensional output."""
-    next(one for one in config.output if one.name == output).dims[:] = [size]
+def set_sizes(config: ModelConfig, model: Model, embedding: int | None = None) -> None:
+    """Set the sizes of a model's outputs, which the tables of conditions and reasons decide.
+
+    Args:
+        embedding: size of EMBEDDING, which the bundle decides.
+    """
+    for output in config.output:
+        shape = model.outputs[output.name].shape
+        output.dims[:] = [embedding] if shape == (-1,) and embedding else shape
 
 
 def steps(config: ModelConfig) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from derma_serving.model_config import (
     profiles,
     read,
     set_parameters,
-    set_size,
+    set_sizes,
     to_dict,
     to_text,
 )
@@ -193,16 +193,16 @@ def _files(template: Path) -> list[Path]:
 
 def _made(template: Path, model: Model, manifest: Mapping[str, Any], canary: bool) -> bytes:
     """A template's content as a repository has it: the network's configurations state the version."""
-    routed = model is CLASSIFIER and canary
-    if template.suffix != ".pbtxt" or not (routed or model in (NETWORK, CANDIDATE)):
+    if template.suffix != ".pbtxt":
         return template.read_bytes()
     config = read(template)
-    if routed:
-        router.route(config, True)
-    else:
+    answers = model in (NETWORK, CANDIDATE)
+    set_sizes(config, model, manifest["embedding_size"] if answers else None)
+    if answers:
         config.name = model.name
         set_parameters(config, {key: manifest[key] for key in (*PARAMETERS, *FACTS)})
-        set_size(config, "EMBEDDING", manifest["embedding_size"])
+    elif model is CLASSIFIER and canary:
+        router.route(config, True)
     return (HEADER + to_text(config)).encode()
 
 

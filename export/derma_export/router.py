@@ -19,6 +19,7 @@ from derma_serving.model_config import (
     parameters,
     read,
     set_parameters,
+    set_sizes,
     steps,
     write,
 )
@@ -43,6 +44,7 @@ def add(repository: Path, percent: float) -> None:
     shutil.copyfile(ROUTER / "model.py", folder / "1" / "model.py")
     shutil.copyfile(repository / NETWORK.name / LABELS, folder / LABELS)
     config = read(ROUTER / CONFIGURATION)
+    set_sizes(config, CANARY)
     set_parameters(config, {PERCENT: f"{percent:g}"})
     with writing(repository):
         write(folder / CONFIGURATION, config)

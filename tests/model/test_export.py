@@ -25,7 +25,7 @@ from derma_serving.model_config import (
     profiles,
     read,
     set_parameters,
-    set_size,
+    set_sizes,
     steps,
     write,
 )
@@ -275,7 +275,8 @@ def test_only_what_is_stated_of_a_version_is_added(mini, graph, tmp_path, model)
         assert {key: parameters(config)[key] for key in told} == told
         template.name = model.name
         set_parameters(template, told)
-        set_size(template, "EMBEDDING", 512)
+        set_sizes(template, NETWORK, 512)
+        assert -1 not in [size for output in config.output for size in output.dims]
         assert config == template
     assert (folder / "labels.txt").read_text().split() == list(CODES)
 

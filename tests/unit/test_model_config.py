@@ -15,7 +15,7 @@ from derma_serving.model_config import (
     read,
     serves_highest,
     set_parameters,
-    set_size,
+    set_sizes,
     steps,
     to_dict,
     write,
@@ -33,7 +33,7 @@ def network():
 
 def test_what_is_written_is_read_again(network, tmp_path):
     set_parameters(network, STRANGE)
-    set_size(network, "EMBEDDING", 512)
+    set_sizes(network, NETWORK, 512)
     write(tmp_path / "config.pbtxt", network)
     again = read(tmp_path / "config.pbtxt")
     assert again == network

@@ -138,3 +138,15 @@ def test_another_condition_reaches_contract_reports_and_tables(tmp_path):
         assert read_truth(tmp_path / "truth.csv")[0].condition == 7
         choices = {option.name: option.type for option in explain.params}["condition"].choices
         assert "SCC" in choices
+
+
+def test_another_condition_is_in_no_configuration_that_people_wrote():
+    """Sizes that the table decides are -1 there: export states them."""
+    sized = re.compile(r'name: "(PROBABILITIES|PREDICTION_SET)"[^}]*dims: \[ (-?\d+) \]')
+    found = [
+        match[1]
+        for path in (ROOT / "model_repository").rglob("*.pbtxt")
+        for match in sized.finditer(path.read_text())
+        if match[2] != "-1"
+    ]
+    assert found == []
