@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from derma_semantics.domain import errors
 from derma_semantics.imaging.dicom import to_image
@@ -82,6 +82,12 @@ def test_an_odd_tag_does_not_hide_the_orientation(tag):
     jpeg = encoded(rgb(), "JPEG")
     turned = decode(with_exif(jpeg, tag))
     assert (np.asarray(turned) == np.asarray(decode(jpeg).transpose(Image.Transpose.ROTATE_270))).all()
+
+
+def test_what_is_upright_says_nothing_of_its_orientation():
+    upright = decode(with_exif(encoded(rgb(), "JPEG")))
+    assert dict(upright.getexif()) == {}
+    assert (np.asarray(ImageOps.exif_transpose(upright)) == np.asarray(upright)).all()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -179,7 +179,9 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         upright = _upright(image)
     except Exception as exc:  # Pillow's decoders raise whatever a damaged file provokes
         raise CorruptImage(f"the {image.format or 'image'} is truncated or damaged: {exc}") from exc
-    return _to_rgb(upright)
+    rgb = _to_rgb(upright)
+    rgb.info.clear()  # its orientation is used up: whoever reads it again would turn it twice
+    return rgb
 
 
 def _upright(image: Image.Image) -> Image.Image:

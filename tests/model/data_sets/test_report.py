@@ -5,13 +5,13 @@ import functools
 import json
 
 import click.testing
-from tests.unit.data_sets.conftest import MEL, encoded, example, images
 
 from derma_semantics.domain.conditions import CODES
 from derma_training.cli import main
 from derma_training.data.files import Reading
 from derma_training.data.readers import scan
 from derma_training.data.report import report, summary
+from tests.model.data_sets.conftest import MEL, encoded, example, images
 
 
 def test_it_shows_the_leak_of_given_splits(marmal88, load):

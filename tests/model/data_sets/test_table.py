@@ -6,13 +6,13 @@ import io
 import pytest
 import torch
 from PIL import Image
-from tests.unit.data_sets.conftest import MEL, NV, encoded, example
 
 from derma_semantics.domain.conditions import CODES
 from derma_training import data
 from derma_training.data import Parts, Shares
 from derma_training.data.duplicates import find_duplicates
 from derma_training.data.pictures import THRESHOLD, compare, hashes
+from tests.model.data_sets.conftest import MEL, NV, encoded, example
 
 
 def test_held_out_images_are_picked_by_name():
