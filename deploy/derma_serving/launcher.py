@@ -35,7 +35,7 @@ from derma_serving.options import STATE, read_settings, service_options
 from derma_serving.server import POLL
 from derma_serving.service import Service, running
 from derma_serving.settings import Settings
-from derma_serving.state import holder
+from derma_serving.state import StateTaken, holder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -148,6 +148,8 @@ def _guarded(settings: Settings) -> str:
 def _reported() -> Iterator[None]:
     try:
         yield
+    except StateTaken as exc:
+        raise click.ClickException(str(exc)) from exc
     except (ServiceUnavailable, OSError) as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(Exit.UNAVAILABLE)

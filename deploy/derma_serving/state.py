@@ -23,12 +23,17 @@ ATTEMPTS = 5
 MOMENT = 0.05  # seconds
 
 
+class StateTaken(ServiceUnavailable):
+    """Another launcher holds the state folder."""
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold the folder; the lock's file names this process.
 
     Raises:
-        ServiceUnavailable: another process holds it, or the folder cannot be written.
+        StateTaken: another process holds it.
+        ServiceUnavailable: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,9 +42,7 @@ def claimed(folder: Path) -> Iterator[None]:
         raise ServiceUnavailable(f"the state folder {folder} cannot be used: {exc.strerror}") from exc
     with file:
         if not _locked(file):
-            raise ServiceUnavailable(
-                f"the service already runs (process {holder(folder)}); `derma stop` ends it"
-            )
+            raise StateTaken(f"the service already runs (process {holder(folder)}); `derma stop` ends it")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -155,7 +155,7 @@ def test_status_says_what_is_served(derma, client):
 
 def test_one_state_folder_has_one_service(launcher, service):
     done = subprocess.run(
-        [*launcher, "serve", f"--state={service.state}"],
+        [*launcher, "serve", f"--state={service.state}", f"--repository={service.repository}"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -203,7 +203,7 @@ def test_run_starts_and_stops_and_passes_the_exit_code(launcher, ports, reposito
         check=False,
     )
     assert done.returncode == 41, done.stderr
-    assert not (tmp_path / "service.json").exists()
+    assert not (tmp_path / "admin.key").exists()
     assert not list(Path("/dev/shm").glob(f"derma_{ports['grpc']}_*"))
 
 
@@ -244,7 +244,7 @@ def test_stop_while_it_starts(until, launcher, ports, repository, tmp_path):
     options = [f"--{name}-port={port}" for name, port in ports.items()]
     command = [*launcher, "serve", f"--repository={repository}", f"--state={tmp_path}", *options]
     starting = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    until((tmp_path / "service.json").is_file, 30, "Triton was started")
+    until((tmp_path / "triton.log").is_file, 30, "Triton was started")
     starting.send_signal(signal.SIGTERM)
     output, _ = starting.communicate(timeout=60)
     assert (starting.returncode, output.strip()) == (0, "stopped")
