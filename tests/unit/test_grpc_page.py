@@ -69,12 +69,15 @@ def test_the_page_states_the_tensors(name, tensor):
 
 
 def test_the_page_states_the_limits():
-    limits = (
+    for limit in (
         f"{contract.MAX_ENCODED_BYTES // 2**20} MiB, {contract.MAX_PIXELS // 10**6} megapixels, "
-        f"sides {contract.MAX_ASPECT} : 1, at least {contract.MIN_SIDE} pixels a side. "
-        f"B is 1 to {contract.MAX_BATCH}"
-    )
-    assert limits in PAGE
+        f"sides {contract.MAX_ASPECT} : 1, at least {contract.MIN_SIDE} pixels a side; one page",
+        f"at most {contract.MAX_SCANS} JPEG scans",
+        f"{contract.MAX_DECODE_SECONDS:.0f} s of processor time to decode",
+        f"B is 1 to {contract.MAX_BATCH}",
+    ):
+        assert limit in PAGE
+    assert contract.MAX_SCANNED_PIXELS == 10**9  # "a billion"
     assert ", ".join(CODES) in PAGE
     assert f"possible at {contract.SET_COVERAGE:.0%}".replace("%", " %") in PAGE
     assert str([triage.name.lower() for triage in contract.Triage]).replace("'", '"') in PAGE
