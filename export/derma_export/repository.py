@@ -45,7 +45,7 @@ HEADER = "# Written by derma-export from model_repository: change it there.\n"
 
 
 def statement(bundle: Bundle, precision: str) -> dict[str, str]:
-    """What manifest and configuration state of a version: ``contract.PARAMETERS`` and ``contract.FACTS``."""
+    """Statements on a version in manifest and configuration: ``contract.PARAMETERS``, ``contract.FACTS``."""
     return {
         "bundle_name": bundle.name,
         "bundle_digest": bundle.digest,
@@ -71,7 +71,7 @@ def check(repository: Path) -> dict[str, dict[str, Any]]:
 
 
 def engine_of(precision: str) -> Engine:
-    """What the templates have processors run a graph on.
+    """The engine that the templates choose for processors.
 
     A graph for GPUs is computed by ONNX Runtime's own kernels here, fp16 in fp32.
 
@@ -185,7 +185,7 @@ def _drafts(repository: Path, manifest: Mapping[str, Any], models: Sequence[Mode
 
 
 def _files(template: Path) -> list[Path]:
-    """What people wrote for a model; of the network only its configurations."""
+    """The files that people wrote for a model; of the network only its configurations."""
     if template.name == NETWORK.name:
         return [*profiles(template), template / CONFIGURATION]
     return sorted(p for p in template.rglob("*") if p.is_file() and "__pycache__" not in p.parts)

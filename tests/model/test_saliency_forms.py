@@ -62,9 +62,9 @@ async def test_field_names_that_are_not_utf8_are_refused():
     assert says.startswith("unknown field")
 
 
-@pytest.mark.parametrize("cut", [2, 6, 30])
+@pytest.mark.parametrize("cut", [4, 7, 34])
 async def test_a_form_without_its_closing_boundary_is_refused(cut):
-    status, says = await post(FORM[: -cut - 4] if cut > 6 else FORM[:-6])
+    status, says = await post(FORM[:-cut])
     assert (status, says) == (422, "the form ends before its closing boundary")
 
 

@@ -1,14 +1,17 @@
 """Each conversion of the network keeps its answers: LoRA merge and ONNX."""
 
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from derma_export import gate
 from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.merge import merged
 from derma_export.samples import synthetic_samples
 from derma_training import data
-from derma_training.bundle import Bundle
+from derma_training.bundle import Bundle, seal
 from derma_training.network.classifier import Classifier
 
 
@@ -49,6 +52,15 @@ def test_merge_is_not_a_no_op(bundle, classifier, pixels):
     with torch.inference_mode():
         base = build_model(bundle.path).encode_image(classifier.normalise(pixels), normalize=True)
         assert (base - classifier(pixels).embedding).abs().max() > 1e-3
+
+
+def test_an_adapter_that_changes_nothing_fails_the_gate(mini, pixels, tmp_path):
+    copy = shutil.copytree(mini, tmp_path / "copy")
+    path = copy / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(str(path))
+    save_file({n: torch.zeros_like(t) if "lora_B" in n else t for n, t in tensors.items()}, str(path))
+    with pytest.raises(gate.GateFailed, match="the adapter of untrained changes no embedding"):
+        merged(seal(copy, name="untrained"), pixels)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 12])

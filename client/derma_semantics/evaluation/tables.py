@@ -30,7 +30,7 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a table says of an image beside its condition; None is unknown."""
+    """Facts of an image beside its condition; None is unknown."""
 
     lesion: str | None = None
     age: float | None = None

@@ -123,7 +123,7 @@ class Host(NamedTuple):
 
     @property
     def private(self) -> bool:
-        """Whether it is this machine, or an address of a private network (RFC 1918, RFC 4193)."""
+        """Return True for this machine, and for an address of a private network (RFC 1918, RFC 4193)."""
         return self.local or (self.literal and ip_address(self.name).is_private)
 
     def __str__(self) -> str:
@@ -160,7 +160,7 @@ class Connection:
 
     @property
     def proxied(self) -> bool:
-        """Whether the proxy of ``https_proxy`` may be used: only where ``DERMA_PROXY=1`` asks for it.
+        """Return True if the proxy of ``https_proxy`` may be used: only with ``DERMA_PROXY=1``.
 
         Photographs and tokens for this machine or a private address never go through one.
         """

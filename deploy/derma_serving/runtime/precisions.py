@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a precision may lose against PyTorch in fp32.
+    """Largest losses of a precision against PyTorch in fp32.
 
     Attributes:
         probability: largest change of a probability or of RISK, over all images.

@@ -58,7 +58,7 @@ class Bundle:
 
     @property
     def random_weights(self) -> bool:
-        """Whether nobody trained it, so that only its speed means something."""
+        """Return True if nobody trained it, so that only its speed means something."""
         return bool(self.manifest.get("random_weights", False))
 
     @property

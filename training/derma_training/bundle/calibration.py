@@ -104,5 +104,5 @@ def _require_number(name: str, value: object) -> None:
 
 
 def _frequent(values: Iterable[object]) -> bool:
-    """Whether all are numbers above 0 and below infinity."""
+    """Return True if all are numbers above 0 and below infinity."""
     return all(isinstance(value, (int, float)) and 0 < value < math.inf for value in values)

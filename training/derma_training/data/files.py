@@ -1,4 +1,4 @@
-"""What the readers of data sets share: image folders, and the words for conditions.
+"""Shared by the readers of data sets: image folders, and the words for conditions.
 
 paths = find_images(folder, ["HAM10000_images_part_1"], ["ISIC_0024306"])
 condition_of("melanocytic_Nevi")                    # 1

@@ -100,7 +100,7 @@ def _calibration(bundle: Bundle, parts: Parts) -> Calibration:
 
 
 def _settings(split: Split) -> dict[str, Any]:
-    """What decided the parts."""
+    """The settings that decided the parts."""
     return {"from_start": True} if split.from_start else split.model_dump(exclude={"from_start"})
 
 

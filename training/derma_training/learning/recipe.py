@@ -48,7 +48,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run reads its start and writes its results.
+    """The paths of a run: its start and its results.
 
     Attributes:
         start: timm weights or a bundle to go on from (base ``mini``), or the folder of
@@ -189,7 +189,7 @@ def _decoded(examples: Sequence[Example], part: str) -> TrainingSet:
 
 
 def _rows(examples: Iterable[Example]) -> Iterable[str]:
-    """What training draws from, in its order."""
+    """The rows that training draws from, in its order."""
     return (f"{e.name} {e.condition} {e.lesion} {e.source}" for e in examples)
 
 

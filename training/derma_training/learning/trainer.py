@@ -40,7 +40,7 @@ REPORTS = 20
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how a phase runs.
+    """The place and the settings of one phase.
 
     Attributes:
         folder: takes checkpoints, loss curves and TensorBoard logs.
