@@ -79,7 +79,7 @@ def evaluate(tmp_path, transport, few_draws, monkeypatch):
     write_truth(tmp_path / "truth.csv", cases)
 
     def client(url, **_):
-        return DermaClient(url, timeout=1, transport=transport)  # retries end then
+        return DermaClient(url, retry_for=0, transport=transport)
 
     def invoke(*more):
         options = {"--images": images, "--truth": tmp_path / "truth.csv", "--out": tmp_path / "out"}

@@ -17,13 +17,15 @@ from derma_semantics.domain.errors import ServiceUnavailable
 
 _SHORTEST = 0.05
 _LONGEST = 2.0
+# An attempt needs time itself: one that wakes up too late would hide why the earlier ones failed.
+_LAST = 0.1
 
 
 def policy(seconds: float) -> dict[str, Any]:
-    """Arguments of tenacity's ``Retrying`` and ``AsyncRetrying``: no attempt begins after ``seconds``."""
+    """Arguments of tenacity's ``Retrying`` and ``AsyncRetrying``: the last attempt begins before ``seconds`` are over."""
     return {
         "retry": retry_if_exception_type(ServiceUnavailable),
         "wait": wait_random_exponential(multiplier=0.2, min=_SHORTEST, max=_LONGEST),
-        "stop": stop_before_delay(seconds),
+        "stop": stop_before_delay(seconds - _LAST),
         "reraise": True,
     }

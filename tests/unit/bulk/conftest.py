@@ -86,7 +86,7 @@ def bulk(transport, photos, tmp_path):
             cli.main,
             given,
             input=stdin,
-            obj=lambda url, **_: DermaClient(url, timeout=1, transport=transport),  # retries end then,
+            obj=lambda url, **_: DermaClient(url, retry_for=0, transport=transport),
         )
 
     return invoke
