@@ -15,6 +15,7 @@ from pathlib import Path
 from derma_semantics.domain.contract import CLASSIFIER, NETWORK, PREPROCESS, TICKET
 from derma_semantics.domain.errors import ServiceUnavailable
 from derma_serving.model_config import CONFIGURATION, ModelConfig, read, steps, write
+from derma_serving.state import copied
 
 # Headers that Triton hands to models, whatever their case.
 HEADERS = "(?i)(derma-caller|x-request-id)"
@@ -32,7 +33,7 @@ def audited(repository: Path, target: Path) -> Path:
     for model in repository.resolve().iterdir():
         if (model / CONFIGURATION).is_file() and model.name != CLASSIFIER.name:
             (target / model.name).symlink_to(model, target_is_directory=True)
-    shutil.copytree(repository / CLASSIFIER.name, target / CLASSIFIER.name)
+    copied(repository / CLASSIFIER.name, target / CLASSIFIER.name)
     write(target / CLASSIFIER.name / CONFIGURATION, ensemble)
     return target
 

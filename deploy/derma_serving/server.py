@@ -32,6 +32,7 @@ from derma_serving import weights
 from derma_serving.audited import HEADERS, audited
 from derma_serving.runtime import ticket
 from derma_serving.settings import ROOT, Settings
+from derma_serving.state import copied
 
 ENVIRONMENT = ROOT / ".triton"
 BACKENDS = Path(__file__).parent / "backends"
@@ -193,7 +194,7 @@ def _assemble_backends(wheel: Path, target: Path) -> Path:
     if not stub.is_file():
         raise ServiceUnavailable(f"the Triton wheel has no Python backend stub for Python {PYTHON}")
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(wheel / "backends" / "python", target / "python")
+    copied(wheel / "backends" / "python", target / "python")
     shutil.copy2(stub, target / "python")
     _add_ours(target)
     return target
@@ -209,7 +210,7 @@ def _with_ours(python: Path, target: Path) -> Path:
 
 
 def _add_ours(backends: Path) -> None:
-    shutil.copytree(BACKENDS / "onnxruntime", backends / "onnxruntime")
+    copied(BACKENDS / "onnxruntime", backends / "onnxruntime")
 
 
 def _repository(settings: Settings) -> Path:

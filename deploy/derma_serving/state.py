@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -35,21 +36,33 @@ def claimed(folder: Path) -> Iterator[None]:
         StateTaken: another process holds it.
         ServiceUnavailable: the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
-    except OSError as exc:
-        raise ServiceUnavailable(f"the state folder {folder} cannot be used: {exc.strerror}") from exc
-    with file:
-        if not _locked(file):
-            raise StateTaken(f"the service already runs (process {holder(folder)}); `derma stop` ends it")
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context((folder / LOCK).open("ab", buffering=0))
+            if not _locked(file):
+                raise StateTaken(f"the service already runs (process {holder(folder)}); `derma stop` ends it")
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+        except OSError as exc:
+            raise ServiceUnavailable(f"the state folder {folder} cannot be used: {exc.strerror}") from exc
         yield
 
 
-def _locked(file: IO[str]) -> bool:
+def copied(source: Path, folder: Path) -> None:
+    """Copy a folder's files to a new one in the state folder.
+
+    Raises:
+        ServiceUnavailable: one cannot be copied, as on a full disk.
+    """
+    try:
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    except shutil.Error as exc:
+        *_, reason = exc.args[0][0]
+        raise ServiceUnavailable(f"{folder} cannot be written: {reason}") from exc
+
+
+def _locked(file: IO[bytes]) -> bool:
     """Lock the file; one who only looks at it (``holder``) has it for a moment."""
     for _ in range(ATTEMPTS):
         with suppress(BlockingIOError):

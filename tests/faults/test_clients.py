@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from statistics import median
 
@@ -67,6 +68,49 @@ async def test_given_up_requests_free_their_places(
     )
     assert {asyncio.CancelledError, *([DeadlineExceeded] if expiring else [])} <= kinds
     assert max(waited) < longest + 20 * quiet
+
+
+STREAMS, EACH = 50, 3
+
+
+def cancelled_streams(service, image):
+    """Fifty connections, each with three requests in a stream that its client then cancels."""
+
+    def requests(over):
+        yield from (message_of(image, f"streamed {number}", 60) for number in range(EACH))
+        over.wait(60)
+
+    over, channels, calls = threading.Event(), [], []
+    for _ in range(STREAMS):
+        channels.append(grpc.insecure_channel(service.url, [("grpc.use_local_subchannel_pool", 1)]))
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channels[-1])
+        calls.append(stub.ModelStreamInfer(requests(over), timeout=60))
+    next(calls[0])
+    for call in calls:
+        call.cancel()
+    over.set()
+    return channels
+
+
+async def test_cancelled_streams_are_as_short_as_the_queues(service, jpeg, amount, until, note):
+    """The network computes at most what its queue holds; the next request waits no longer than that."""
+    async with AsyncDermaClient(service.url, timeout=60) as client:
+        quiet = sorted([await alone(client, jpeg(0)) for _ in range(10)])[5]
+        waited = []
+        for _ in range(amount(2, 8)):
+            channels = await asyncio.to_thread(cancelled_streams, service, jpeg(0))
+            waited.append(await alone(client, jpeg(0)))
+            for channel in channels:
+                channel.close()
+    until(lambda: pending(service) == 0, 10, "the queues are empty")
+    note(
+        "cancelled streams",
+        requests_a_round=STREAMS * EACH,
+        alone_s=quiet,
+        next_one_s={"median": median(waited), "longest": max(waited)},
+        left_in_queues=0,
+    )
+    assert max(waited) < 3 + 20 * quiet
 
 
 def reset(connection):

@@ -76,6 +76,22 @@ def test_the_command_says_that_the_disk_is_full(namespace, mini, tmp_path, full,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("pages", [0, 2, 40])
+def test_a_service_that_finds_no_room_says_so(namespace, tmp_path, pages):
+    """One sentence that names the folder, however far the launcher comes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = (
+        'mount -t tmpfs -o size=1m tmpfs "$1" && head -c $2 /dev/zero > "$1/fill" && shift 2 && exec "$@"'
+    )
+    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
+    command = [sys.executable, "-m", "derma_serving", "serve", f"--state={disk / 'state'}", *ports]
+    done = run([*namespace, "sh", "-c", script, "sh", disk, 2**20 - pages * 4096, *command])
+    assert done.returncode == 3, done.stderr
+    assert "No space left on device" in done.stderr and str(disk) in done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path
