@@ -21,7 +21,7 @@ from derma_semantics.imaging.synthetic import draw
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.offline", "tests.services"]
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("unit", "model", "parity", "e2e", "faults")
 
