@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import derma_training  # noqa: F401  # settles how the hub's library behaves, before a test imports that
+
 asked: list[str] = []
 
 
