@@ -188,6 +188,11 @@ STEADY := tests/faults/test_disk.py tests/faults/test_same_answer.py
 faults: setup ## Break everything on purpose, at full length (20 minutes); figures in .run/faults
 	DERMA_FAULTS=full $(BIN)/python -m pytest tests/faults
 
+SOAK ?= 60
+.PHONY: soak
+soak: setup ## Ask for SOAK minutes, and say what the memory of each process did
+	DERMA_FAULTS=full DERMA_SOAK_MINUTES=$(SOAK) $(BIN)/python -m pytest tests/faults/test_memory.py
+
 .PHONY: lint
 lint: setup ## Check style, and types with those of all packages
 	$(BIN)/ruff check

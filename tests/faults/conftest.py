@@ -26,7 +26,7 @@ FORM = "full" if os.environ.get("DERMA_FAULTS") == "full" else "short"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if FORM == "full" and "faults" in item.keywords:
-            item.add_marker(pytest.mark.timeout(900))
+            item.add_marker(pytest.mark.timeout(900 + 60 * float(os.environ.get("DERMA_SOAK_MINUTES", 0))))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,7 +9,7 @@ import struct
 import time
 import warnings
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import chain
 
 import grpc
@@ -19,6 +19,7 @@ import urllib3
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.grpc import service_pb2_grpc
 
+from derma_semantics import DermaClient
 from derma_semantics.domain.errors import InvalidImage
 from derma_semantics.imaging.images import encoded
 from derma_semantics.imaging.preprocess import preprocess
@@ -26,11 +27,13 @@ from derma_semantics.wire.flow import in_order
 from derma_semantics.wire.transport import GrpcTransport
 from tests.faults.mutations import mutated
 from tests.faults.vitals import recorded, vitals
+from tests.hostile import repeated_scans
 
 BATCHES = 1e-5  # see test_same_answer
 # Some become valid pictures of 50 megapixels.
 SLOWEST = 5.0  # seconds of a processor
 GROWTH = 64.0  # MiB
+ATTACKERS = 50
 
 
 def verdicts(numbers):
@@ -134,6 +137,45 @@ def test_between_good_images(service, expected, count, jpeg, note):
     assert furthest <= BATCHES
     assert {name: one.pid for name, one in after.items()} == {name: one.pid for name, one in before.items()}
     assert max(growth.values()) < GROWTH
+
+
+def latencies(service, image, requests):
+    """Seconds of each of so many requests, two at a time."""
+
+    def timed(_):
+        begun = time.monotonic()
+        client.classify(image)
+        return time.monotonic() - begun
+
+    with DermaClient(service.url, timeout=60) as client, ThreadPoolExecutor(2) as threads:
+        return list(threads.map(timed, range(requests)))
+
+
+def attack(service, image):
+    """Fifty requests at once, each refused."""
+
+    def send(client):
+        with pytest.raises(InvalidImage):
+            client.classify(image)
+
+    with DermaClient(service.url, timeout=60) as client, ThreadPoolExecutor(ATTACKERS) as threads:
+        list(threads.map(send, [client] * ATTACKERS))
+
+
+def test_good_images_beside_hostile_ones(service, jpeg, amount, note):
+    """A JPEG of 1,500 scans is refused before it is decoded, so those who wait behind fifty hardly notice."""
+    requests = amount(60, 600)
+    latencies(service, jpeg(0), 20)  # warm-up
+    alone = np.percentile(latencies(service, jpeg(0), requests), 99)
+    with ThreadPoolExecutor(1) as beside:
+        attacked = beside.submit(attack, service, repeated_scans(1500))
+        together = np.percentile(latencies(service, jpeg(0), requests), 99)
+        attacked.result(60)
+    note(
+        "good images beside 50 hostile ones",
+        p99_s={"alone": alone, "beside": together, "ratio": together / alone},
+    )
+    assert together < amount(10, 2) * alone
 
 
 def grown(readings):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,11 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from derma_semantics import DermaClient
 from derma_semantics.domain.contract import MAX_BATCH
 from derma_semantics.imaging.synthetic import draw
-from tests.faults.vitals import pending, vitals
+from tests.faults.vitals import SIDECAR, pending, vitals
 
 ROUND = 3.0  # seconds of questions between two readings
 BOUND = 500  # bytes an image: 100 MiB for 200,000 images
+MAP_BOUND = 5_000  # bytes a map: 95 MiB for 20,000 maps
 JUMP = 48.0  # MiB; the decoders' memory goes up and down by ten
 LARGEST = 4  # requests of the largest size, for a start
 SHARED = "/dev/shm"
@@ -70,6 +73,15 @@ def in_batches(service, chosen):
             yield len(raw.infer("derma_classifier", [tensor]).as_numpy("RISK"))
 
 
+def explained(service, chosen):
+    """Asks for a map of one image after another, with a text or a condition in turn."""
+    questions = cycle([{"prompt": "an asymmetric pigmented lesion"}, {"condition": "MEL"}])
+    with DermaClient(service.url, timeout=120, saliency_url=service.saliency) as client:
+        for images in chosen:
+            client.explain(images[0], **next(questions))
+            yield 1
+
+
 def a_round(ask):
     """Images answered."""
     end, images = time.monotonic() + ROUND, 0
@@ -101,36 +113,46 @@ def slope(images, memory):
 
 
 def test_soak(service, photographs, until, amount, note):
-    """Batches of 1 to 32, pictures of all sizes; what warms up goes before, and half of the time too."""
-    seconds = amount(30, 120)
-    asks = [one_by_one(service, choices(photographs, 0)), in_batches(service, choices(photographs, 1))]
+    """Batches of 1 to 32, pictures of all sizes, and maps; the first half of the time only warms up."""
+    seconds = 60 * float(os.environ.get("DERMA_SOAK_MINUTES", 0)) or amount(30, 120)
+    kinds = (one_by_one, in_batches, explained)
+    asks = [ask(service, choices(photographs, seed)) for seed, ask in enumerate(kinds)]
     with ThreadPoolExecutor(len(asks)) as threads:
         warm = sum(threads.map(lambda ask: sum(next(ask) for _ in warm_up(photographs)), asks))
-        images, counts, readings = 0, [], []
+        total, counts, readings = np.zeros(len(asks), int), [], []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            images += sum(threads.map(a_round, asks))
-            counts.append(images)
+            total = total + list(threads.map(a_round, asks))
+            counts.append(total)
             readings.append(resting(service, until))
     for ask in asks:
         ask.close()
     half = len(counts) // 2
-    counts, readings = counts[half:], readings[half:]
-    measured = images - counts[0]
+    counts, readings = np.array(counts[half:]), readings[half:]
+    done = {"image": counts[:, :2].sum(axis=1), "map": counts[:, 2]}
     kept = {name: [one[name] for one in readings] for name in readings[0]}
     growth = {name: round(values[-1] - values[0], 1) for name, values in kept.items()}
-    by_image = {name: slope(counts, values) for name, values in kept.items() if name != SHARED}
+    slopes = {
+        name: slope(done["map" if name in SIDECAR else "image"], values)
+        for name, values in kept.items()
+        if name != SHARED
+    }
+    measured = {name: int(values[-1] - values[0]) for name, values in done.items()}
     note(
         "memory",
         seconds=seconds,
-        warm_up_images=warm + counts[0],
-        images=measured,
+        warm_up_images=warm + int(counts[0].sum()),
+        images=measured["image"],
+        maps=measured["map"],
         most_MiB={name: round(max(values)) for name, values in kept.items()},
         growth_MiB=growth,
-        bytes_an_image=by_image,
+        bytes_an_image={name: one for name, one in slopes.items() if name not in SIDECAR},
+        bytes_a_map={name: one for name, one in slopes.items() if name in SIDECAR},
     )
     assert max(growth.values()) < JUMP
     if amount(False, True):
-        assert all(one["low"] <= 0 or one["high"] < BOUND for one in by_image.values()), by_image
-        # Zero is in every interval that is wide enough.
-        assert all(one["high"] * measured < JUMP * 2**20 for one in by_image.values()), by_image
+        for name, one in slopes.items():
+            assert one["low"] <= 0 or one["high"] < (MAP_BOUND if name in SIDECAR else BOUND), (name, one)
+            # Zero is in every interval that is wide enough.
+            requests = measured["map" if name in SIDECAR else "image"]
+            assert one["high"] * requests < JUMP * 2**20, (name, one)

@@ -14,6 +14,7 @@ from derma_semantics.domain import errors
 from derma_semantics.imaging.dicom import to_image
 from derma_semantics.imaging.png import SIGNATURE
 from derma_semantics.imaging.preprocess import decode, preprocess
+from tests.hostile import repeated_scans
 from tests.unit.photographs import dataset, rgb, saved
 
 SRATIONAL, RATIONAL, SHORT = 10, 5, 3
@@ -23,13 +24,6 @@ def encoded(image, kind, **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def repeated_scans(times, side=3000):
-    """A progressive JPEG whose last scan is repeated."""
-    data = encoded(Image.new("RGB", (side, side)), "JPEG", progressive=True, quality=1)
-    last = data.rfind(b"\xff\xda")
-    return data[:-2] + data[last:-2] * times + data[-2:]
 
 
 def with_exif(jpeg, *tags):
