@@ -120,6 +120,14 @@ def test_a_damaged_pixel_chunk_is_named():
         decode(png[: place + 10] + b"\0\0\0\0" + png[place + 14 :])
 
 
+def test_a_png_that_fails_only_as_its_colours_are_read_is_refused():
+    """Its palette stands before its header, so Pillow gives the picture none."""
+    png = encoded(rgb().convert("P"), "PNG")
+    header, palette, data = (png.index(kind) - 4 for kind in (b"IHDR", b"PLTE", b"IDAT"))
+    with pytest.raises(errors.CorruptImage, match="PNG is truncated or damaged"):
+        decode(png[:header] + png[palette:data] + png[header:palette] + png[data:])
+
+
 def test_a_jpeg_of_12_bits_is_told_so():
     jpeg = encoded(rgb(), "JPEG")
     frame = jpeg.index(b"\xff\xc0")
