@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from derma_semantics.domain.formats import JPEG
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.synthetic import draw
 
@@ -30,7 +31,7 @@ def payloads(folder: Path | None, *, count: int = COUNT) -> list[bytes]:
     """
     if folder is None:
         return [encoded(draw(seed, SIZE).image) for seed in range(count)]
-    return [path.read_bytes() for path in jpegs(folder)]
+    return [read_regular(path) for path in jpegs(folder)]
 
 
 def jpegs(folder: Path) -> list[Path]:

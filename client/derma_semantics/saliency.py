@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,10 @@ from PIL import Image, ImageOps
 
 from derma_semantics.domain import errors
 from derma_semantics.domain.contract import IMAGE_SIZE
-from derma_semantics.imaging.dicom import is_dicom, to_image
-from derma_semantics.imaging.images import ImageLike
+from derma_semantics.domain.regular import read_regular
+from derma_semantics.imaging.images import ImageLike, opened
 from derma_semantics.imaging.overlay import draw_overlay, drawn_size
-from derma_semantics.imaging.preprocess import check_encoded, crop_box, decode
+from derma_semantics.imaging.preprocess import check_encoded, crop_box
 from derma_semantics.wire.connection import TLS
 from derma_semantics.wire.request_id import HEADER
 
@@ -300,9 +299,9 @@ def _upright(image: ImageLike) -> Image.Image:
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
     if isinstance(image, (str, os.PathLike)):
-        image = Path(image).read_bytes()
+        image = read_regular(image)
     if isinstance(image, bytes):
-        image = to_image(image) if is_dicom(image) else decode(image)
+        image = opened(image)
     return ImageOps.exif_transpose(image).convert("RGB")
 
 

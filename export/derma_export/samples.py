@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derma_semantics.domain.errors import InvalidImage
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.preprocess import preprocess, resize_and_crop
 from derma_semantics.imaging.synthetic import draw
@@ -78,6 +79,6 @@ def calibration_pixels(parts: Parts, most: int = CALIBRATION_IMAGES) -> Tensor:
 
 def _pixels(path: Path) -> NDArray[np.uint8]:
     try:
-        return preprocess(path.read_bytes())
+        return preprocess(read_regular(path))
     except InvalidImage as exc:
         raise ValueError(f"{path}: {exc}") from exc

@@ -2,15 +2,18 @@
 
     mutated(7)      # bytes
 
-A file is taken apart at its own seams (PNG chunks, JPEG segments, RIFF chunks, TIFF directory entries), parts
-are dropped, doubled, swapped, spliced from another file or damaged inside, and it is put together again with
-right checksums and lengths, so that damage reaches the decoders and not only the checks before them.
+A file is taken apart at its own seams (PNG chunks, JPEG segments and scans, RIFF chunks, TIFF directory
+entries, DICOM attributes), parts are dropped, doubled, swapped, spliced from another file or damaged inside,
+and it is put together again with right checksums and lengths, so that damage reaches the decoders and not
+only the checks before them. Scans are repeated, and chunks, EXIF tags and attributes added that no camera
+writes.
 """
 
 from __future__ import annotations
 
 import io
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -21,6 +24,9 @@ from PIL import Image
 from tests.faults.originals import originals
 
 PNG = b"\x89PNG\r\n\x1a\n"
+START_OF_SCAN = b"\xff\xda"
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # neither stuffing nor a restart
+LONG = (b"OB", b"OW", b"SQ", b"UN", b"UT")  # representations whose length has four bytes
 # At the edges of the types that headers are made of.
 NUMBERS = (
     0,
@@ -49,7 +55,7 @@ def mutated(number: int) -> bytes:
         return rng.choice(bombs())
     data = rng.choice(list(originals().values()))
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        data = rng.choice((_anywhere, _anywhere, _parts, _parts, _header))(rng, data)
+        data = rng.choice((_anywhere, _anywhere, _parts, _parts, _header, _added))(rng, data)
     return data
 
 
@@ -153,6 +159,151 @@ def _header(rng: random.Random, data: bytes) -> bytes:
     return _tiff_entry(rng, data)
 
 
+def _added(rng: random.Random, data: bytes) -> bytes:
+    """Something sound in form that no camera writes."""
+    if data.startswith(PNG):
+        return _added_chunk(rng, data)
+    if data[:2] == b"\xff\xd8":
+        return rng.choice((_repeated_scans, _added_tags))(rng, data)
+    if data[8:12] == b"WEBP":
+        parts = _riff_parts(data)
+        parts.insert(rng.randrange(len(parts) + 1), (b"EXIF", _exif(rng)))
+        return _riff(parts)
+    if data[128:132] == b"DICM":
+        return _added_attribute(rng, data)
+    return _tiff_entry(rng, data)
+
+
+def _repeated_scans(rng: random.Random, data: bytes) -> bytes:
+    parts = _jpeg_parts(data)
+    scans = [at for at, (name, _) in enumerate(parts) if name == START_OF_SCAN]
+    if not scans:
+        return _anywhere(rng, data)
+    at = rng.choice(scans)
+    parts[at:at] = [parts[at]] * rng.choice((1, 10, 90, 110, 1500))
+    return _jpeg(parts)
+
+
+def _added_tags(rng: random.Random, data: bytes) -> bytes:
+    parts = _jpeg_parts(data)
+    parts.insert(rng.randrange(min(3, len(parts) + 1)), (b"\xff\xe1", b"Exif\0\0" + _exif(rng)))
+    return _jpeg(parts)
+
+
+def _exif(rng: random.Random) -> bytes:
+    """An orientation and up to five tags of any number, type, count and value."""
+    order = rng.choice("<>")
+    tags = [(0x0112, 3, 1, struct.pack(order + "HH", rng.randrange(10), 0))]
+    for _ in range(rng.randrange(6)):
+        tag = rng.choice((rng.randrange(2**16), 0x8769, 0x8825, 0xA005, 0x014A))
+        tags.append((tag, rng.randrange(20), rng.choice((*NUMBERS, rng.randrange(2**32))), rng.randbytes(4)))
+    table = b"".join(struct.pack(order + "HHI", *tag[:3]) + tag[3] for tag in sorted(tags))
+    begin = b"II*\0" if order == "<" else b"MM\0*"
+    return begin + struct.pack(order + "IH", 8, len(tags)) + table + rng.randbytes(rng.choice((0, 4, 40)))
+
+
+CHUNKS = (
+    *(
+        b"PLTE",
+        b"tRNS",
+        b"gAMA",
+        b"cHRM",
+        b"sRGB",
+        b"iCCP",
+        b"cICP",
+        b"tEXt",
+        b"zTXt",
+        b"iTXt",
+        b"bKGD",
+        b"hIST",
+    ),
+    *(
+        b"pHYs",
+        b"sBIT",
+        b"sPLT",
+        b"tIME",
+        b"eXIf",
+        b"acTL",
+        b"fcTL",
+        b"fdAT",
+        b"IDAT",
+        b"IEND",
+        b"prVt",
+        b"CriT",
+    ),
+)
+
+
+def _added_chunk(rng: random.Random, data: bytes) -> bytes:
+    """Of any kind and content, wherever; a few with a wrong checksum."""
+    body = rng.choice(
+        (
+            b"",
+            rng.randbytes(rng.choice((1, 4, 9, 13, 32, 256, 768))),
+            b"Comment\0\0" + zlib.compress(bytes(rng.choice((10, 2**21)))),
+            _exif(rng),
+        )
+    )
+    chunk = _chunk(rng.choice(CHUNKS), body)
+    if rng.random() < 0.2:
+        chunk = chunk[:-1] + bytes([chunk[-1] ^ 1])
+    seams = [8]
+    for _, content in _png_parts(data):
+        seams.append(seams[-1] + 12 + len(content))
+    at = rng.choice(seams)
+    return data[:at] + chunk + data[at:]
+
+
+ATTRIBUTES = (
+    *(
+        (0x0028, element)
+        for element in (*range(2, 7), 8, 0x10, 0x11, 0x34, *range(0x100, 0x108), 0x301, 0x1052)
+    ),
+    *((0x0028, element) for element in (0x1101, 0x1201, 0x1221, 0x2110, 0x0A02, 0x3010)),
+    *((0x0008, element) for element in (0x0005, 0x0008, 0x0016, 0x0018, 0x1140, 0x2218)),
+    *((0x0010, element) for element in (0x0010, 0x0020, 0x0030, 0x0040, 0x1010)),
+    *((0x0002, 0x0010), (0x7FE0, 0x0001), (0x7FE0, 0x0010), (0x5200, 0x9229), (0x0009, 0x0010)),
+)
+VRS = (
+    b"US",
+    b"SS",
+    b"IS",
+    b"CS",
+    b"UI",
+    b"PN",
+    b"DA",
+    b"LO",
+    b"DS",
+    b"FD",
+    b"AT",
+    b"OB",
+    b"OW",
+    b"SQ",
+    b"UN",
+    b"ZZ",
+)
+
+
+def _added_attribute(rng: random.Random, data: bytes) -> bytes:
+    """Of any representation and value, before the pixels or instead of one that was there."""
+    parts = _dicom_parts(data)
+    at = rng.randrange(1, len(parts)) if len(parts) > 1 else 0
+    value = rng.choice(
+        (
+            b"",
+            struct.pack("<H", rng.choice(NUMBERS) & 0xFFFF),
+            rng.choice(
+                (b"MONOCHROME2 ", b"PALETTE COLOR ", b"YBR_FULL", b"RGB ", b"-1", b"2\\3 ", b"1e400 ")
+            ),
+            rng.randbytes(rng.choice((1, 2, 8, 100, 1536))),
+        )
+    )
+    vr = rng.choice(VRS)
+    name = struct.pack("<HH", *rng.choice(ATTRIBUTES)) + vr + (b"\0\0" if vr in LONG else b"")
+    parts[at : at + rng.randrange(2)] = [(name, value)]
+    return _dicom(parts)
+
+
 def _png_header(rng: random.Random, data: bytes) -> bytes:
     width, height, *rest = struct.unpack(">IIBBBBB", data[16:29].ljust(13, b"\0"))
     fields = [width, height, *rest]
@@ -203,9 +354,11 @@ def _format(data: bytes) -> tuple[Callable[[bytes], Parts], Callable[[Parts], by
     if data.startswith(PNG):
         return _png_parts, lambda parts: PNG + b"".join(_chunk(*part) for part in parts)
     if data[:2] == b"\xff\xd8":
-        return _jpeg_parts, lambda parts: b"\xff\xd8" + b"".join(_segment(*part) for part in parts)
+        return _jpeg_parts, _jpeg
     if data[8:12] == b"WEBP":
         return _riff_parts, _riff
+    if data[128:132] == b"DICM":
+        return _dicom_parts, _dicom
     return _thirds, lambda parts: b"".join(body for _, body in parts)
 
 
@@ -223,19 +376,54 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _jpeg_parts(data: bytes) -> Parts:
-    """Segments; what follows the first start of scan stays with it."""
+    """Segments; the coded data of a scan stays with its header."""
     parts, at = [], 2
     while at + 4 <= len(data) and data[at] == 0xFF:
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        end = len(data) if data[at + 1] == 0xDA else at + 2 + length
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at : at + 2] == START_OF_SCAN:
+            marker = MARKER.search(data, end)
+            end = marker.start() if marker else len(data)
         parts.append((data[at : at + 2], data[at + 4 : end]))
         at = end
     return parts
 
 
+def _jpeg(parts: Parts) -> bytes:
+    return b"\xff\xd8" + b"".join(_segment(*part) for part in parts) + b"\xff\xd9"
+
+
 def _segment(name: bytes, body: bytes) -> bytes:
-    length = 12 if name == b"\xff\xda" else len(body) + 2
+    # A scan's length is that of its header: the number of components, two bytes each, and three more.
+    length = 6 + 2 * body[0] if name == START_OF_SCAN and body else len(body) + 2
     return name + struct.pack(">H", length & 0xFFFF) + body
+
+
+def _dicom_parts(data: bytes) -> Parts:
+    """The preamble, then attributes: tag and representation, value. What has no length stays whole."""
+    parts, at = [(b"", data[:132])], 132
+    while at + 8 <= len(data):
+        vr = data[at + 4 : at + 6]
+        explicit = vr.isalpha() and vr.isupper()
+        head = 4 if not explicit else 8 if vr in LONG else 6
+        size = 2 if head == 6 else 4
+        length = int.from_bytes(data[at + head : at + head + size], "little")
+        if length == 0xFFFFFFFF:
+            break
+        start = at + head + size
+        parts.append((data[at : at + head], data[start : start + length]))
+        at = start + length
+    return [*parts, (b"", data[at:])]
+
+
+def _dicom(parts: Parts) -> bytes:
+    return b"".join(_attribute(*part) for part in parts)
+
+
+def _attribute(name: bytes, value: bytes) -> bytes:
+    if not name:
+        return value
+    size = 2 if len(name) == 6 else 4
+    return name + (len(value) & ((1 << 8 * size) - 1)).to_bytes(size, "little") + value
 
 
 def _riff_parts(data: bytes) -> Parts:

@@ -22,12 +22,13 @@ from tritonclient.grpc import service_pb2_grpc
 from derma_semantics import DermaClient
 from derma_semantics.domain.errors import InvalidImage
 from derma_semantics.imaging.images import encoded
-from derma_semantics.imaging.preprocess import preprocess
+from derma_semantics.imaging.preprocess import decode, preprocess
 from derma_semantics.wire.flow import in_order
 from derma_semantics.wire.transport import GrpcTransport
 from tests.faults.mutations import mutated
+from tests.faults.originals import SIZE, originals
 from tests.faults.vitals import recorded, vitals
-from tests.hostile import repeated_scans
+from tests.hostile import repeated_scans, with_exif
 
 BATCHES = 1e-5  # see test_same_answer
 # Some become valid pictures of 50 megapixels.
@@ -89,6 +90,18 @@ def test_decoding_raises_only_its_own_errors(expected, count):
     assert len(expected) == count
     kinds = {"valid", "CorruptImage", "UnsupportedFormat", "ImageTooLarge", "ImageTooSmall", "ImageTooNarrow"}
     assert set(expected.values()) >= kinds
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_second_exif_tag_makes_a_photograph_unreadable(amount, note):
+    draw, jpeg, tags = random.Random(1), originals()["jpeg"], amount(1_000, 30_000)
+    refused = []
+    for _ in range(tags):
+        tag = (draw.randrange(65536), draw.randrange(20), draw.randrange(2**32), draw.randbytes(4))
+        if decode(with_exif(jpeg, tag)).size != SIZE[::-1]:
+            refused.append(tag)
+    note("random second EXIF tags", photographs=tags, refused=len(refused))
+    assert refused == []
 
 
 def test_between_good_images(service, expected, count, jpeg, note):

@@ -1,4 +1,4 @@
-"""``--sr``: a DICOM structured report of each DICOM image, and of nothing else."""
+"""``--sr``: a DICOM structured report of each DICOM image; no answer is lost to one."""
 
 import csv
 import json
@@ -60,16 +60,20 @@ def photos(tmp_path):
     return folder
 
 
+def derma(*arguments):
+    return click.testing.CliRunner().invoke(
+        cli.main,
+        list(map(str, arguments)),
+        obj=lambda url, **_: DermaClient(url, timeout=10, transport=FakeTransport()),
+    )
+
+
 @pytest.mark.parametrize("command", ["bulk", "classify"])
 def test_reports(photos, tmp_path, command):
     arguments = [command, photos, "--sr", tmp_path / "reports", "--json"]
     if command == "bulk":
         arguments += ["--out", tmp_path / "out.jsonl"]
-    result = click.testing.CliRunner().invoke(
-        cli.main,
-        list(map(str, arguments)),
-        obj=lambda url, **_: DermaClient(url, timeout=10, transport=FakeTransport()),
-    )
+    result = derma(*arguments)
     assert result.exit_code == 1, result.output
     (path,) = (tmp_path / "reports").iterdir()
     report = dcmread(path)
@@ -82,7 +86,44 @@ def test_reports(photos, tmp_path, command):
         lines = [json.loads(line) for line in result.stdout.splitlines()]
         rows = [line for line in lines if "error" not in line]
         errors = [line for line in lines if "error" in line]
-    assert [row["image"] for row in rows] == [str(photos / "a.dcm"), str(photos / "b.jpg")]
-    assert [row["image"] for row in errors] == [str(photos / "c.dcm")]
-    assert "StudyInstanceUID" in errors[0]["message"]
+    assert [row["image"] for row in rows] == [str(photos / name) for name in ("a.dcm", "b.jpg", "c.dcm")]
+    assert {row["risk"] for row in rows} == {np.float32(0.8)}
+    if command == "bulk":
+        assert [(row["image"], row["error"]) for row in errors] == [(str(photos / "c.dcm"), "NotReported")]
+        assert "report" not in rows[2]
+        told = errors[0]["message"]
+        summary = json.loads(result.stdout)
+        assert (summary["images"], summary["failed"], summary["unreported"]) == (3, 0, 1)
+    else:
+        assert errors == [] and [set(row) & {"report"} for row in rows] == [set(), set(), {"report"}]
+        told = rows[2]["report"]
+    assert "no report was written" in told and "StudyInstanceUID" in told
     assert "Seacole" not in result.output + json.dumps(rows + errors)
+
+
+def test_people_see_the_answer_and_why_it_has_no_report(photos, tmp_path):
+    blocked = tmp_path / "reports"
+    blocked.touch()
+    result = derma("classify", photos / "a.dcm", "--sr", blocked / "more")
+    assert result.exit_code == 1
+    assert "triage urgent" in result.stdout
+    assert "answered, but no report was written" in result.stderr
+
+
+def test_what_an_earlier_call_could_not_report_stays_listed(photos, tmp_path):
+    """The images are not asked again, and the table has no word of it."""
+    arguments = ("bulk", photos, "--sr", tmp_path / "reports", "--out", tmp_path / "out.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("derma_semantics.bulk.run.write_table", interrupted)
+        assert derma(*arguments).exit_code == 130
+    result = derma(*arguments)
+    assert result.exit_code == 1
+    assert "1 answered, but without their report: see" in result.stdout
+    with (tmp_path / "out.jsonl.errors.csv").open(newline="") as file:
+        (error,) = csv.DictReader(file)
+    assert (error["image"], error["error"]) == (str(photos / "c.dcm"), "NotReported")
+    assert len(list((tmp_path / "reports").iterdir())) == 1
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt

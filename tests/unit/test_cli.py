@@ -1,12 +1,15 @@
 """``derma``: what it prints and how it exits, without a server."""
 
 import json
+import unicodedata
 from types import SimpleNamespace
 
 import click.testing
 import pytest
 
+from derma_semantics.bulk.reports import NotReported
 from derma_semantics.commands import cli
+from derma_semantics.commands.terminal import UNSEEN, escaped
 from derma_semantics.domain.conditions import CONDITIONS
 from derma_semantics.domain.contract import Triage
 from derma_semantics.domain.diagnosis import Diagnosis, Finding, ServedBundle
@@ -135,20 +138,25 @@ def test_no_color_is_respected_on_a_terminal(run, value, coloured):
 
 
 def test_reports_of_dicom_images(run, tmp_path, monkeypatch):
-    """Only for answers; a report that cannot be written is the image's failure."""
+    """Only for answers; one that cannot be written is named beside the answer, which stands."""
     asked = []
 
-    def reported(path, answer, folder):
+    def unreported(path, answer, folder):
         asked.append((path.name, folder))
-        return OSError("no space") if path.name == "b.dcm" else answer
+        return NotReported("no space") if path.name == "b.dcm" else None
 
-    monkeypatch.setattr("derma_semantics.commands.classify.reported", reported)
+    monkeypatch.setattr("derma_semantics.commands.classify.unreported", unreported)
     answers = {"a.dcm": diagnosis(), "b.dcm": diagnosis(), "c.dcm": CorruptImage("damaged")}
     result = run(answers, *answers, "--sr", tmp_path / "reports", "--json")
     assert result.exit_code == 1
     assert asked == [("a.dcm", tmp_path / "reports"), ("b.dcm", tmp_path / "reports")]
     lines = [json.loads(line) for line in result.output.splitlines()]
-    assert [line.get("error") for line in lines] == [None, "OSError", "CorruptImage"]
+    assert [line.get("error") for line in lines] == [None, None, "CorruptImage"]
+    assert [line.get("report") for line in lines] == [None, "no space", None]
+    assert "risk" in lines[1]
+    told = run(answers, "b.dcm", "--sr", str(tmp_path / "reports"))
+    assert told.exit_code == 1
+    assert "triage" in told.stdout and "no space" in told.stderr
 
 
 def test_the_connection_is_handed_to_the_client(tmp_path, monkeypatch):
@@ -219,3 +227,18 @@ def test_every_command_is_there_and_says_json():
     }
     for name in ("bulk", "classify", "evaluate", "explain", "status"):
         assert "--json" in runner.invoke(cli.main, [name, "--help"]).output
+
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2J\u202egpj.\x9b1m\r\u2028b\nc\udce9é.jpg"
+
+
+@pytest.mark.parametrize("answer", [diagnosis(), CorruptImage(f"{HOSTILE} is damaged")])
+def test_a_name_cannot_act_on_a_terminal(run, answer):
+    result = run({HOSTILE: answer}, HOSTILE, color=True)
+    shown = click.unstyle(result.stdout + result.stderr)
+    assert "a\\x1b]0;title\\x07\\x1b[2J\\u202egpj.\\x9b1m\\x0d\\u2028b\\x0ac\\xe9é.jpg" in shown
+    assert not {char for char in shown if unicodedata.category(char) in UNSEEN} - {"\n"}
+
+
+def test_ideographs_and_spaces_are_shown_as_they_are():
+    assert escaped("母斑　1\u00a0é.jpg") == "母斑　1\u00a0é.jpg"

@@ -188,6 +188,83 @@ def test_empty_attributes_are_copied_as_empty():
     assert all(document[name].is_empty for name in lacking)
 
 
+NAMES = {
+    "Japanese, JIS X 0208": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+    "Japanese, JIS X 0201 too": (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+    "Japanese, JIS X 0212 too": (
+        ["", "ISO 2022 IR 87", "ISO 2022 IR 159"],
+        "Saito^Ryo=齋藤^丂=さい^りょう",
+    ),
+    "Korean": (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    "Chinese, GB 18030": ("GB18030", "Wang^XiaoDong=王^小东"),
+    "UTF-8": ("ISO_IR 192", "Wang^XiaoDong=王^小東"),
+    "Western European": ("ISO_IR 100", "Müller^Jürgen"),
+    "none stated": (None, "Mueller^Juergen"),
+}
+
+
+@pytest.mark.parametrize("script", NAMES)
+def test_names_in_every_script_are_copied(script, tmp_path):
+    stated, name = NAMES[script]
+    data = photograph(SpecificCharacterSet=stated, PatientName=name, StudyDescription=name.split("=")[-1])
+    assert str(dcmread(io.BytesIO(data)).PatientName) == name
+    document = dcmread(write_report(data, diagnosis(), tmp_path))
+    assert (str(document.PatientName), document.SpecificCharacterSet) == (name, "ISO_IR 192")
+    assert document.StudyDescription == name.split("=")[-1]
+
+
+def test_chinese_names_in_gb_2312_are_copied(tmp_path):
+    """The example of DICOM PS3.5, section K.2."""
+    name = b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab="
+    data = photograph(SpecificCharacterSet=["", "ISO 2022 IR 58"], PatientName="x" * len(name))
+    document = dcmread(write_report(data.replace(b"x" * len(name), name), diagnosis(), tmp_path))
+    assert str(document.PatientName).rstrip("=") == "Zhang^XiaoDong=张^小东"
+
+
+def test_a_name_in_another_character_set_than_stated_is_not_guessed():
+    data = photograph(SpecificCharacterSet="ISO_IR 192", PatientName="Mxller")
+    with pytest.raises(errors.CorruptImage, match="PatientName .* not in the character set") as caught:
+        report(data.replace(b"Mxller", b"M\xfcller"), diagnosis())
+    assert "ller" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("date", "copied"),
+    [
+        ("1993.08.22", "19930822"),
+        ("18991231", "18991231"),
+        ("00010101", "00010101"),
+        ("1920", ""),
+        ("19200000", ""),
+        ("20260230", ""),
+        ("2020112", ""),
+        ("a day in May", ""),
+    ],
+)
+def test_old_dates_are_copied_and_none_is_made_up(date, copied, tmp_path):
+    data = photograph(StudyDate=date, PatientBirthDate=date)
+    document = dcmread(write_report(data, diagnosis(), tmp_path))
+    assert (document.StudyDate, document.PatientBirthDate) == (copied, copied)
+
+
+@pytest.mark.parametrize(
+    ("time", "copied"), [("03:04:05", "030405"), ("0304", "0304"), ("030405.125", "030405.125"), ("99", "")]
+)
+def test_old_times_are_copied_and_none_is_made_up(time, copied):
+    assert str(report(photograph(StudyTime=time), diagnosis()).StudyTime) == copied
+
+
+def test_a_sex_that_dicom_does_not_know_is_left_empty():
+    assert report(photograph(PatientSex="W"), diagnosis()).PatientSex == ""
+
+
+def test_a_damaged_attribute_that_no_report_needs_is_left_out():
+    data = photograph(StudyDescription="ab")
+    at = data.index(b"\x08\x00\x30\x10LO")
+    document = report(data[: at + 4] + b"ZZ" + data[at + 6 :], diagnosis())
+    assert document.PatientID == PATIENT["PatientID"]
+
+
 @pytest.mark.parametrize("attribute", ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
 def test_what_a_report_must_refer_to(attribute):
     with pytest.raises(errors.CorruptImage, match=f"no {attribute}"):

@@ -14,25 +14,16 @@ from derma_semantics.domain import errors
 from derma_semantics.imaging.dicom import to_image
 from derma_semantics.imaging.png import SIGNATURE
 from derma_semantics.imaging.preprocess import decode, preprocess
-from tests.hostile import repeated_scans
+from tests.hostile import repeated_scans, with_exif
 from tests.unit.photographs import dataset, rgb, saved
 
-SRATIONAL, RATIONAL, SHORT = 10, 5, 3
+SRATIONAL, RATIONAL = 10, 5
 
 
 def encoded(image, kind, **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def with_exif(jpeg, *tags):
-    """With orientation 6 and these tags (number, type, count, four bytes of value or offset)."""
-    entries = sorted([(0x0112, SHORT, 1, struct.pack("<HH", 6, 0)), *tags])
-    table = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
-    tiff = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + table + bytes(4) + struct.pack("<ii", -1, 0)
-    body = b"Exif\0\0" + tiff
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
 
 
 def chunk(kind, body, checksum=None):
@@ -112,6 +103,14 @@ def test_a_damaged_pixel_chunk_is_named():
     place = png.index(b"IDAT")
     with pytest.raises(errors.CorruptImage, match="PNG"):
         decode(png[: place + 10] + b"\0\0\0\0" + png[place + 14 :])
+
+
+def test_a_png_that_fails_only_as_its_colours_are_read_is_refused():
+    """Its palette stands before its header, so Pillow gives the picture none."""
+    png = encoded(rgb().convert("P"), "PNG")
+    header, palette, data = (png.index(kind) - 4 for kind in (b"IHDR", b"PLTE", b"IDAT"))
+    with pytest.raises(errors.CorruptImage, match="PNG is truncated or damaged"):
+        decode(png[:header] + png[palette:data] + png[header:palette] + png[data:])
 
 
 def test_a_jpeg_of_12_bits_is_told_so():

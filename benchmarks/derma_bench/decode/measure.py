@@ -6,6 +6,7 @@ figures["decoders"][1]["ratio"], figures["decoders"][1]["passes"]
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from PIL import Image, ImageOps
 from derma_bench.decode.decoders import Decoder, Pixels
 from derma_bench.payloads import encoded
 from derma_bench.turns import Row, by_turns, column, flat, ratio, spread
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.preprocess import PIXEL_TOLERANCE
 from derma_semantics.imaging.synthetic import draw
@@ -99,7 +101,7 @@ def pictures(size: Size, count: int, folder: Path | None = None) -> Iterator[byt
         return
     paths = images_in(folder, least=1)
     for seed, path in enumerate(paths[:: -(-len(paths) // count)]):
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(read_regular(path))) as image:
             yield resized(ImageOps.exif_transpose(image), size, seed)
 
 

@@ -18,7 +18,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from derma_semantics.app import texts
 from derma_semantics.app.alert import alert_of
 from derma_semantics.app.markup import box, element, show
-from derma_semantics.bulk.table import COLUMNS, LISTS
+from derma_semantics.bulk.cells import cell
+from derma_semantics.bulk.table import COLUMNS
 from derma_semantics.client import DermaClient
 from derma_semantics.domain.diagnosis import Diagnosis
 from derma_semantics.domain.errors import Overloaded, ServiceUnavailable
@@ -90,7 +91,7 @@ def _table(answers: Answers) -> None:
 def _row(name: str, diagnosis: Diagnosis) -> dict[str, Any]:
     possible = (condition.code for condition in diagnosis.prediction_set)
     return {
-        "Image": name,
+        "Image": cell(name),  # the table has a download of its own
         "Alert": alert_of(diagnosis).title,
         "Best match": texts.first_upper(diagnosis.top.condition.name),
         "Probability": 100 * diagnosis.top.probability,
@@ -116,15 +117,13 @@ def as_csv(answers: Answers) -> str:
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, (*COLUMNS, "error", "message"), restval="", extrasaction="ignore")
     table.writeheader()
-    table.writerows(_record(name, answer) for name, answer in answers)
+    for name, answer in answers:
+        table.writerow({column: cell(value) for column, value in _record(name, answer).items()})
     return text.getvalue()
 
 
 def _record(name: str, answer: Diagnosis | Exception) -> dict[str, Any]:
     if not isinstance(answer, Diagnosis):
         return {"image": name, "error": type(answer).__name__, "message": str(answer)}
-    record = {"image": name, **answer.to_dict()}
-    record |= record["probabilities"]
-    record |= {column: " ".join(record[column]) for column in LISTS}
-    record["high_risk"] = "true" if record["high_risk"] else "false"
-    return record
+    record = answer.to_dict()
+    return {"image": name, **record, **record["probabilities"]}

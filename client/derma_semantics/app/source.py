@@ -19,8 +19,7 @@ from derma_semantics.app import texts
 from derma_semantics.app.markup import box, show
 from derma_semantics.domain.errors import InvalidImage
 from derma_semantics.domain.formats import CLIENT_SUFFIXES
-from derma_semantics.imaging.dicom import is_dicom, to_image
-from derma_semantics.imaging.preprocess import decode
+from derma_semantics.imaging.images import opened
 from derma_semantics.imaging.synthetic import draw
 
 SAMPLES = 6
@@ -84,7 +83,7 @@ def sample(number: int) -> bytes:
 
 
 def _opened(digest: str, data: bytes) -> Photo:
-    image = to_image(data) if is_dicom(data) else decode(data)
+    image = opened(data)
     size = image.size
     image.thumbnail((SHOWN, SHOWN))
     return Photo(digest, data, image, size)

@@ -30,6 +30,8 @@ SYNC_ANSWERS = 64
 SYNC_SECONDS = 1.0
 # Key of what tells a file from a later one of the same name; see ``stamp``.
 STAMP = "file"
+# Key of why an answered image has no report.
+REPORT = "report"
 
 Record = dict[str, Any]
 

@@ -1,6 +1,7 @@
 """A DICOM structured report beside the answer to a DICOM image.
 
-answer = reported(Path("lesion.dcm"), answer, Path("reports"))
+if failed := unreported(Path("lesion.dcm"), answer, Path("reports")):
+    print(failed)       # the answer stands all the same
 """
 
 from __future__ import annotations
@@ -9,24 +10,22 @@ from pathlib import Path
 
 from derma_semantics.domain.diagnosis import Diagnosis
 from derma_semantics.domain.errors import DermaError
+from derma_semantics.domain.formats import DICOM
+from derma_semantics.domain.regular import read_regular
+from derma_semantics.imaging.dicom import write_report
 
-# What a DICOM file is known by: its magic letters follow 128 free bytes.
-PREAMBLE = 132
+PREAMBLE = 132  # bytes, with the signature
 
 
-def reported(path: Path, answer: Diagnosis, folder: Path) -> Diagnosis | DermaError | OSError:
-    """The answer, its report written; or why that was impossible. Other images have none.
+class NotReported(Exception):
+    """An image was answered, but its report was not written; says why."""
 
-    Raises:
-        ImportError: highdicom is missing.
-    """
-    from derma_semantics.imaging.dicom import is_dicom, write_report
 
+def unreported(path: Path, answer: Diagnosis, folder: Path) -> NotReported | None:
+    """Write the report of a DICOM image; returns why that was impossible. Other images have none."""
     try:
-        with path.open("rb") as file:
-            dicom = is_dicom(file.read(PREAMBLE))
-        if dicom:
+        if DICOM.begins(read_regular(path, PREAMBLE)):
             write_report(path, answer, folder)
     except (DermaError, OSError) as exc:
-        return exc
-    return answer
+        return NotReported(f"answered, but no report was written: {exc}")
+    return None

@@ -4,21 +4,21 @@
     run_bulk(client, images(["photos/"]), Path("results.csv"), tally)
 
 Answers go to ``results.csv.journal`` as they come, so the same call goes on where an earlier
-one stopped, however it ended. Images that fail are listed in ``results.parquet.errors.csv`` and asked
+one stopped, however it ended. Images that fail are listed in ``results.csv.errors.csv`` and asked
 again by the next call. The table is written, and the journal removed, at the very end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from derma_semantics.bulk.failures import Failures
-from derma_semantics.bulk.journal import Journal, stamp
-from derma_semantics.bulk.reports import reported
+from derma_semantics.bulk.failures import Failures, Skipped
+from derma_semantics.bulk.journal import REPORT, Journal, stamp
+from derma_semantics.bulk.reports import NotReported, unreported
 from derma_semantics.bulk.table import packed, write_table
 from derma_semantics.client import DermaClient
 from derma_semantics.domain.contract import MAX_BATCH
@@ -40,7 +40,8 @@ class Tally:
         answered: images answered by this call.
         resumed: those that an earlier call had answered.
         elsewhere: of these, how many are not among the images of this call; they are kept.
-        failed: listed in the errors file.
+        failed: images without an answer, listed in the errors file.
+        unreported: images whose answer has no report, listed there too.
         complete: whether the table is written.
     """
 
@@ -48,6 +49,7 @@ class Tally:
     resumed: int = 0
     elsewhere: int = 0
     failed: int = 0
+    unreported: int = 0
     complete: bool = False
     bundle: ServedBundle | None = None
 
@@ -60,6 +62,7 @@ def run_bulk(
     *,
     embeddings: bool = False,
     reports: Path | None = None,
+    skipped: Skipped | None = None,
     in_flight: int = MAX_BATCH,
     progress: Callable[[int], object] = lambda _: None,
 ) -> None:
@@ -69,7 +72,9 @@ def run_bulk(
         names: paths, each once, pulled as they are needed.
         tally: kept up to date, also when this raises.
         embeddings: whether rows have the embedding.
-        reports: a folder for a DICOM structured report of every DICOM image.
+        reports: a folder for a DICOM structured report of every DICOM image. Where one cannot be
+            written, the answer is kept all the same.
+        skipped: where ``names`` leaves what it passes over; begun anew.
         in_flight: images under way at a time; the default fills one of the server's batches.
         progress: told how many more images are done.
 
@@ -80,8 +85,13 @@ def run_bulk(
             changed its bundle on the way, or an image is not the one that was answered before.
     """
     tally.bundle = client.bundle()
-    with Journal(journal_of(out), tally.bundle.digest) as journal, Failures(errors_of(out)) as failures:
+    with (
+        Journal(journal_of(out), tally.bundle.digest) as journal,
+        Failures(errors_of(out)) as failures,
+        skipped or nullcontext(),
+    ):
         _check_embeddings(journal, embeddings)
+        _list_unreported(journal, failures, tally)
         tally.resumed = tally.elsewhere = len(journal.names)
         stamps: dict[str, str | None] = {}
         todo = _missing(names, journal, stamps, tally, progress)
@@ -89,10 +99,12 @@ def run_bulk(
             with closing(client.classify_many(todo, in_flight=in_flight)) as answers:
                 for name, answer in _patient(answers):
                     file = stamps.pop(name)
-                    if reports is not None and isinstance(answer, Diagnosis):
-                        answer = reported(Path(name), answer, reports)
                     if isinstance(answer, Diagnosis):
                         more = {"embedding": packed(answer.embedding)} if embeddings else {}
+                        if reports and (failed := unreported(Path(name), answer, reports)):
+                            failures.add(name, failed)
+                            tally.unreported += 1
+                            more[REPORT] = str(failed)
                         journal.append(name, answer, file=file, **more)
                         tally.answered += 1
                     else:
@@ -132,6 +144,10 @@ def errors_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.errors.csv")
 
 
+def skipped_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.skipped.csv")
+
+
 def _missing(
     names: Iterable[str],
     journal: Journal,
@@ -153,6 +169,14 @@ def _missing(
             )
         tally.elsewhere -= 1
         progress(1)
+
+
+def _list_unreported(journal: Journal, failures: Failures, tally: Tally) -> None:
+    """What earlier calls could not report: those images are not asked again."""
+    for record in journal.records():
+        if REPORT in record:
+            failures.add(record["image"], NotReported(record[REPORT]))
+            tally.unreported += 1
 
 
 def _check_embeddings(journal: Journal, embeddings: bool) -> None:

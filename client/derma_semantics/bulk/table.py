@@ -4,7 +4,8 @@
 
 A row has image, condition, the seven probabilities by code, risk, triage, high_risk,
 prediction_set, quality, bundle, bundle_digest, precision, version and, on request, the embedding.
-JSON lines keep the nesting of ``derma classify --json``.
+JSON lines keep the nesting of ``derma classify --json``. In CSV, a name that a spreadsheet would
+take for a formula begins with an apostrophe; see ``cells``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from derma_semantics.bulk.journal import STAMP, Record
+from derma_semantics.bulk.cells import cell
+from derma_semantics.bulk.journal import REPORT, STAMP, Record
 from derma_semantics.bulk.sources import printable
 from derma_semantics.domain.conditions import CODES
 
@@ -79,7 +81,7 @@ def _decoded(record: Record) -> Record:
 
 def _printable(record: Record) -> Record:
     """Without what only the journal needs; the name as text."""
-    kept = {key: value for key, value in record.items() if key != STAMP}
+    kept = {key: value for key, value in record.items() if key not in (STAMP, REPORT)}
     kept.setdefault("quality", [])  # which older journals lack
     return {**kept, "image": printable(record["image"])}
 
@@ -99,15 +101,9 @@ def _write_csv(file: IO[bytes], records: Iterator[Record], embeddings: bool) -> 
     text = io.TextIOWrapper(file, "utf-8", newline="")
     rows = csv.writer(text)
     rows.writerow(COLUMNS)
-    rows.writerows(map(_cell, _flat(record)) for record in records)
+    rows.writerows(map(cell, _flat(record)) for record in records)
     text.flush()
     text.detach()  # the file stays open for its owner
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return " ".join(value) if isinstance(value, list) else value
 
 
 def _write_parquet(file: IO[bytes], records: Iterator[Record], embeddings: bool) -> None:

@@ -9,7 +9,7 @@
     derma app
     derma serve                                  # with derma-semantics[serve]
 
-Exit codes: 0 ok, 1 some images failed, 2 usage, 3 service unavailable.
+Exit codes: 0 ok, 1 some images failed or lack their report, 2 usage, 3 service unavailable.
 Research use. Not a medical device.
 """
 

@@ -10,7 +10,7 @@ import click
 
 from derma_semantics.commands.options import FILE, FOLDER, JSON, NEW_FOLDER, Service, connected
 from derma_semantics.commands.printing import Refused, progress, unavailable
-from derma_semantics.commands.terminal import Exit
+from derma_semantics.commands.terminal import Exit, escaped
 from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.errors import DermaError
 from derma_semantics.domain.formats import CLIENT_SUFFIXES
@@ -45,9 +45,11 @@ def evaluate(
         with service.client() as client, progress(len(cases), quiet=as_json) as bar:
             report = evaluate_service(client, cases, out, truth, progress=bar.update)
     except DermaError as exc:
-        click.echo(f"What was answered is kept in {out}: the same command goes on from there.", err=True)
+        click.echo(
+            f"What was answered is kept in {escaped(out)}: the same command goes on from there.", err=True
+        )
         unavailable(exc)
     except (ValueError, OSError) as exc:
         raise Refused(str(exc)) from exc
-    click.echo(json.dumps(report) if as_json else f"{summary(report)}\nreport in {out}")
+    click.echo(json.dumps(report) if as_json else f"{summary(report)}\nreport in {escaped(out)}")
     sys.exit(Exit.FAILED if report["unanswered"] else Exit.OK)

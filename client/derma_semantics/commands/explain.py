@@ -12,7 +12,7 @@ import numpy as np
 
 from derma_semantics.commands.options import FILE, JSON, NEW_FILE, Service, connected
 from derma_semantics.commands.printing import SIDECAR_HINT, Refused, say_failure, unavailable
-from derma_semantics.commands.terminal import Exit
+from derma_semantics.commands.terminal import Exit, escaped
 from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.contract import NOTICE
 from derma_semantics.domain.errors import DeadlineExceeded, DermaError, InvalidRequest, ServiceUnavailable
@@ -88,9 +88,9 @@ def _record(image: Path, found: Explanation, out: Path, grid: Path | None) -> di
 
 def _readable(report: dict[str, Any]) -> str:
     lines = [
-        click.style(report["image"], bold=True),
+        click.style(escaped(report["image"]), bold=True),
         f"  {report['text']!r} scores {report['score']:+.3f} against the other conditions",
         f"  method {report['method']}   bundle {report['bundle_digest'][:12]}",
-        f"  overlay in {report['out']}" + (f", map in {report['map']}" if report["map"] else ""),
+        escaped(f"  overlay in {report['out']}" + (f", map in {report['map']}" if report["map"] else "")),
     ]
     return "\n".join([*lines, NOTICE])

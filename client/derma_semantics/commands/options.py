@@ -13,6 +13,7 @@ import click
 
 from derma_semantics.client import DEFAULT_TIMEOUT, DEFAULT_URL, DermaClient
 from derma_semantics.commands.printing import Refused
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.saliency import DEFAULT_URL as DEFAULT_SALIENCY_URL
 from derma_semantics.wire.connection import TLS
 
@@ -23,7 +24,10 @@ NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 REPORTS = click.option(
-    "--sr", "reports", type=NEW_FOLDER, help="Folder for a DICOM Structured Report of each DICOM image."
+    "--sr",
+    "reports",
+    type=NEW_FOLDER,
+    help="Folder for a DICOM Structured Report of each DICOM image; answers are given without it too.",
 )
 URL = click.option(
     "--url",
@@ -127,4 +131,9 @@ def _tls(ca: Path | None, cert: Path | None, key: Path | None, name: str | None)
 
 
 def _token(file: Path | None) -> str | None:
-    return file.read_text().strip() if file else os.environ.get("DERMA_TOKEN") or None
+    if file is None:
+        return os.environ.get("DERMA_TOKEN") or None
+    try:
+        return read_regular(file).decode().strip()
+    except (OSError, ValueError) as exc:
+        raise Refused(f"--token-file: {exc}") from exc

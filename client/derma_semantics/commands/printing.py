@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from derma_semantics.commands.terminal import Exit
+from derma_semantics.commands.terminal import Exit, escaped
 from derma_semantics.domain.contract import RANDOM_WEIGHTS, SET_COVERAGE, Triage
 from derma_semantics.domain.diagnosis import Diagnosis
 from derma_semantics.domain.numbers import significant
@@ -27,6 +27,9 @@ class Refused(click.ClickException):
 
     exit_code = Exit.USAGE
 
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
+
 
 def record(path: Path, answer: Diagnosis | Exception) -> dict[str, Any]:
     """An answer or a failure as JSON types."""
@@ -40,13 +43,13 @@ def say_failure(path: Path, error: Exception, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(record(path, error)))
         return
-    name, mark = click.style(str(path), bold=True), click.style("error:", fg="red")
-    click.echo(f"{name}\n  {mark} {error}\n", err=True)
+    name, mark = click.style(escaped(path), bold=True), click.style("error:", fg="red")
+    click.echo(f"{name}\n  {mark} {escaped(str(error))}\n", err=True)
 
 
 def readable(path: Path, answer: Diagnosis) -> str:
     """A bar a condition, and a red or amber line above them."""
-    lines = [click.style(str(path), bold=True)]
+    lines = [click.style(escaped(path), bold=True)]
     if alert := _alert(answer):
         lines.append(alert)
     for finding in answer.differential:
@@ -80,7 +83,7 @@ def progress(total: int | None, done: int = 0, *, quiet: bool) -> AbstractContex
 
 
 def unavailable(error: Exception, hint: str = SERVICE_HINT) -> NoReturn:
-    click.echo(f"error: {error}\n{hint}", err=True)
+    click.echo(f"error: {escaped(str(error))}\n{hint}", err=True)
     sys.exit(Exit.UNAVAILABLE)
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from enum import IntEnum
+
+# Categories of Unicode that act on a terminal instead of being seen: controls, directions, separators.
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 class Exit(IntEnum):
@@ -18,3 +23,20 @@ class Exit(IntEnum):
 def help_text(doc: str | None) -> str:
     """A module's docstring as ``--help`` text: indented blocks keep their lines."""
     return (doc or "").replace("\n\n    ", "\n\n\b\n    ")
+
+
+def escaped(text: str | os.PathLike[str]) -> str:
+    """A text as a terminal may show it, where it may hold the name of a file.
+
+    Controls, which could move the cursor, hide or add lines, and bytes that are no UTF-8 become escapes.
+    """
+    return "".join(map(_visible, os.fspath(text)))
+
+
+def _visible(char: str) -> str:
+    if unicodedata.category(char) not in UNSEEN:
+        return char
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name, as os.fsdecode keeps it
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from derma_semantics.domain.integrity import BundleError, read_bundle
+from derma_semantics.domain.regular import read_regular
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def expected_bundle(context: click.Context, parameter: click.Parameter, value: s
     if re.fullmatch(r"[0-9a-fA-F]{64}", value):
         return Expected(value.lower())
     if path.is_file():
-        return Expected(hashlib.sha256(path.read_bytes()).hexdigest())
+        return Expected(hashlib.sha256(read_regular(path)).hexdigest())
     if not path.is_dir():
         raise click.BadParameter(f"{value!r} is neither 64 hex digits nor a bundle's folder or bundle.json")
     try:

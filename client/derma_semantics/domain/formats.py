@@ -1,7 +1,8 @@
 """The image formats, and who reads them.
 
     SERVICE_SUFFIXES            # ('.jpg', '.jpeg', '.png', ...): what the server decodes
-    CLIENT_SUFFIXES             # these and DICOM's, of which the client sends the pixels alone
+    CLIENT_SUFFIXES             # these, and those of which the client sends the pixels alone
+    DICOM.begins(data)          # whether the data is DICOM, whatever the file's name
 
 Everything that depends on a format's name or suffix derives from the tuple ``FORMATS``.
 """
@@ -18,19 +19,32 @@ class Format:
     Attributes:
         name: Pillow's, where the server reads it.
         suffixes: of its files, in lower case.
-        signatures: first bytes of a file, where they alone tell the format.
+        signatures: bytes that tell the format, where any do; they stand at ``offset``.
         service: the server reads it. Otherwise the client does, and sends a PNG of its pixels.
     """
 
     name: str
     suffixes: tuple[str, ...]
     signatures: tuple[bytes, ...] = ()
+    offset: int = 0
     service: bool = True
 
+    def begins(self, data: bytes) -> bool:
+        """Whether a file of this format begins so."""
+        return data.startswith(self.signatures, self.offset)
 
-JPEG = Format(name="JPEG", suffixes=(".jpg", ".jpeg"), signatures=(b"\xff\xd8\xff",))
+
+JPEG = Format(name="JPEG", suffixes=(".jpg", ".jpeg", ".jfif"), signatures=(b"\xff\xd8\xff",))
 PNG = Format(name="PNG", suffixes=(".png",), signatures=(b"\x89PNG\r\n\x1a\n",))
-DICOM = Format(name="DICOM", suffixes=(".dcm",), service=False)
+DICOM = Format(name="DICOM", suffixes=(".dcm", ".dicom"), signatures=(b"DICM",), offset=128, service=False)
+# Still pictures in HEVC, by their brand: ISO/IEC 23008-12, annex B, and the general ones of clause 10.2.
+HEIF = Format(
+    name="HEIF",
+    suffixes=(".heic", ".heif"),
+    signatures=(b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftypmsf1"),
+    offset=4,
+    service=False,
+)
 FORMATS: tuple[Format, ...] = (
     JPEG,
     PNG,
@@ -38,6 +52,7 @@ FORMATS: tuple[Format, ...] = (
     Format(name="TIFF", suffixes=(".tif", ".tiff"), signatures=(b"II*\0", b"MM\0*")),
     Format(name="BMP", suffixes=(".bmp",), signatures=(b"BM",)),
     DICOM,
+    HEIF,
 )
 
 SERVICE_FORMATS: tuple[str, ...] = tuple(kind.name for kind in FORMATS if kind.service)

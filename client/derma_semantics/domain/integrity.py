@@ -14,6 +14,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from derma_semantics.domain.regular import open_regular, read_regular
+
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 SIGNATURE = f"{MANIFEST}.minisig"
@@ -32,7 +34,7 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], str]:
     """
     if not (folder / MANIFEST).is_file():
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}")
-    raw = (folder / MANIFEST).read_bytes()
+    raw = read_regular(folder / MANIFEST)
     manifest = read_object(raw, folder / MANIFEST)
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise BundleError(
@@ -66,7 +68,7 @@ def sealed_files(folder: Path) -> dict[str, Path]:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file, read in pieces."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -29,6 +29,7 @@ The scorer is called below its CSV parser, whose ``DataFrame.applymap`` pandas 3
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ from isic_challenge_scoring.load_csv import parse_truth_csv, sort_rows, validate
 from isic_challenge_scoring.types import ScoreError
 
 from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.regular import open_regular, read_regular
 from derma_semantics.evaluation.metrics import Floats
 
 SCORER = "isic-challenge-scoring"
@@ -72,10 +74,10 @@ def score(truth: Path, submission: Path) -> dict[str, Any]:
     Raises:
         ValueError: the two files do not hold the same images.
     """
-    with _quiet(), truth.open(encoding="utf-8-sig") as file:
+    with _quiet(), io.TextIOWrapper(open_regular(truth), "utf-8-sig") as file:
         labels, weights = parse_truth_csv(file)
         labels = labels[list(CODES)]
-        answers = pd.read_csv(submission, index_col="image")[list(CODES)]
+        answers = pd.read_csv(io.BytesIO(read_regular(submission)), index_col="image")[list(CODES)]
         try:
             validate_rows(labels, answers)
         except ScoreError as exc:

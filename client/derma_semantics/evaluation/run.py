@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from derma_semantics.bulk.cells import cell
 from derma_semantics.bulk.journal import Journal, Record
 from derma_semantics.client import IN_FLIGHT, DermaClient
 from derma_semantics.domain.conditions import CODES
@@ -121,4 +122,5 @@ def _write_errors(path: Path, errors: dict[str, Exception]) -> None:
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["image", "error", "message"])
-        rows.writerows([name, type(error).__name__, str(error)] for name, error in errors.items())
+        for name, error in errors.items():
+            rows.writerow(map(cell, (name, type(error).__name__, str(error))))

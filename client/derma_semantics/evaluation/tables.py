@@ -8,12 +8,14 @@ read_facts(Path("HAM10000_metadata.csv"))["ISIC_0024306"].lesion    # 'HAM_00005
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from derma_semantics.domain.conditions import CONDITIONS
+from derma_semantics.domain.regular import open_regular
 
 # Names of one thing in HAM10000, the challenges and the ISIC archive.
 NAME = ("image_id", "image", "isic_id")
@@ -49,10 +51,11 @@ def read_rows(
 
     Raises:
         ValueError: the file or a column is missing, a column is unknown, or a row has another length.
+        OSError: it cannot be read, or is no regular file.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} does not exist")
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         columns = reader.fieldnames or []
         if absent := [name for name in needed if name not in columns]:

@@ -2,7 +2,8 @@
 
 encoded("lesion.jpg")           # the file as it is
 encoded(pixels)                 # uint8 (H, W, 3): preprocessed, as a small PNG
-encoded("lesion.dcm")           # DICOM: its pixels alone, in the same way
+encoded("lesion.dcm")           # DICOM and HEIC: the pixels alone, in the same way
+opened(data)                    # a Pillow image, upright and RGB, of any format that the client reads
 """
 
 from __future__ import annotations
@@ -16,30 +17,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from derma_semantics.domain.formats import DICOM
+from derma_semantics.domain.formats import DICOM, HEIF
+from derma_semantics.domain.regular import read_regular
+from derma_semantics.imaging import heif
 from derma_semantics.imaging.dicom import is_dicom, to_image
 from derma_semantics.imaging.dicom.files import MAX_FILE_BYTES
-from derma_semantics.imaging.preprocess import check_encoded, preprocess_image
+from derma_semantics.imaging.preprocess import check_encoded, decode, preprocess_image
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 
 def encoded(image: ImageLike) -> bytes:
-    """The bytes to send: files as they are; pixels, and those of DICOM files, preprocessed, as a small PNG.
+    """The bytes to send: files as they are; pixels, and those of DICOM and HEIC files, preprocessed, as PNG.
 
     Preprocessing leaves such a PNG unchanged, so pixels get the answer their file would get. Of a
-    DICOM file nothing but the pixels is sent.
+    DICOM or HEIC file nothing but the pixels is sent.
 
     Raises:
         InvalidImage: nothing that the service would accept.
-        OSError: a path cannot be read.
+        OSError: a path cannot be read, or is no regular file.
         TypeError, ValueError: not an image, or an array of another type or shape.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         data = bytes(image)
     elif isinstance(image, (str, os.PathLike)):
-        with Path(image).open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)  # more is refused below
+        data = read_regular(image, MAX_FILE_BYTES + 1)  # more is refused below
     elif isinstance(image, Image.Image):
         data = _png(image)
     elif isinstance(image, np.ndarray):
@@ -49,8 +51,21 @@ def encoded(image: ImageLike) -> bytes:
     # A file that calls itself DICOM and is not is refused here: it may name the patient all the same.
     if is_dicom(data) or _called_dicom(image):
         data = _png(to_image(data))
+    elif HEIF.begins(data):
+        data = _png(heif.to_image(data))
     check_encoded(data)
     return data
+
+
+def opened(data: bytes) -> Image.Image:
+    """The picture of a file, upright, mode RGB, at its own size.
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
+    if is_dicom(data):
+        return to_image(data)
+    return heif.to_image(data) if HEIF.begins(data) else decode(data)
 
 
 def _called_dicom(image: ImageLike) -> bool:

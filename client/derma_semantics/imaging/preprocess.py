@@ -78,7 +78,7 @@ def preprocess_image(image: Image.Image) -> NDArray[np.uint8]:
     Raises:
         InvalidImage: one of its subclasses, naming the problem and the limit.
     """
-    return resize_and_crop(_upright_rgb(image))
+    return resize_and_crop(upright_rgb(image))
 
 
 def check_encoded(data: bytes) -> None:
@@ -103,9 +103,9 @@ def decode(data: bytes) -> Image.Image:
     """
     image = open_header(data)
     check_size(image.size)
-    if data.startswith(JPEG.signatures):  # also one that Pillow calls MPO
+    if JPEG.begins(data):  # also one that Pillow calls MPO
         _check_scans(data, image.size)
-    return _upright_rgb(image)
+    return upright_rgb(image)
 
 
 def resize_and_crop(image: Image.Image) -> NDArray[np.uint8]:
@@ -157,7 +157,7 @@ def open_header(data: bytes) -> Image.Image:
         InvalidImage: one of its subclasses, naming the problem and the limit.
     """
     check_encoded(data)
-    if data.startswith(PNG.signatures):
+    if PNG.begins(data):
         data = without_ancillary_chunks(data)
     try:
         return Image.open(io.BytesIO(data), formats=SERVICE_FORMATS)
@@ -171,15 +171,21 @@ def open_header(data: bytes) -> Image.Image:
         raise CorruptImage(f"the image header is damaged: {exc}") from exc
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """What Pillow has opened, as ``decode`` gives it.
+
+    Raises:
+        InvalidImage: one of its subclasses, naming the problem and the limit.
+    """
     check_size(image.size)
     _check_pages(image)
     try:
         image.load()
-        upright = _upright(image)
+        rgb = _to_rgb(_upright(image))
+    except InvalidImage:
+        raise
     except Exception as exc:  # Pillow's decoders raise whatever a damaged file provokes
         raise CorruptImage(f"the {image.format or 'image'} is truncated or damaged: {exc}") from exc
-    rgb = _to_rgb(upright)
     rgb.info.clear()  # its orientation is used up: whoever reads it again would turn it twice
     return rgb
 
@@ -196,7 +202,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _unidentified(data: bytes) -> InvalidImage:
     """The reason that the format's own decoder gives, where the first bytes name a format."""
     for kind in FORMATS:
-        if data.startswith(kind.signatures):
+        if kind.service and kind.begins(data):
             try:
                 Image.OPEN[kind.name][0](io.BytesIO(data), "")
             except Exception as exc:

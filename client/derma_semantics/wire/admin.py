@@ -8,7 +8,8 @@ The launcher makes one at each start and leaves it in ``admin.key`` of its state
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+from derma_semantics.domain.regular import read_regular
 
 HEADER = "derma-admin-key"  # over HTTP
 GRPC_HEADER = f"triton-grpc-protocol-{HEADER}"  # as Triton wants it
@@ -20,6 +21,6 @@ def admin_key() -> str | None:
         return key
     file = os.environ.get("DERMA_ADMIN_KEY_FILE")
     try:
-        return Path(file).read_text().strip() or None if file else None
+        return read_regular(file).decode().strip() or None if file else None
     except FileNotFoundError:  # no service has been started there
         return None

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from derma_semantics.domain.errors import ServiceUnavailable
+from derma_semantics.domain.regular import open_regular, read_regular
 
 Address: TypeAlias = str | Sequence[str]
 PemFile: TypeAlias = str | os.PathLike[str]
@@ -64,7 +65,7 @@ class TLS:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         for path in (self.ca, self.certificate, self.key):
             if path is not None:
-                Path(path).open("rb").close()  # an error of the next lines would not name the file
+                open_regular(path).close()  # an error of the next lines would not name the file
         try:
             if self.ca is not None:
                 context.load_verify_locations(self.ca)
@@ -78,7 +79,7 @@ class TLS:
         import grpc  # type: ignore[import-untyped]
 
         return grpc.ssl_channel_credentials(
-            *(None if path is None else Path(path).read_bytes() for path in self._files())
+            *(None if path is None else read_regular(path) for path in self._files())
         )
 
     def for_http(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ _LAST = 0.1
 
 
 def policy(seconds: float) -> dict[str, Any]:
-    """Arguments of tenacity's ``Retrying`` and ``AsyncRetrying``: the last attempt begins before ``seconds`` are over."""
+    """Arguments of tenacity's ``Retrying`` and ``AsyncRetrying``; no attempt begins after ``seconds``."""
     return {
         "retry": retry_if_exception_type(ServiceUnavailable),
         "wait": wait_random_exponential(multiplier=0.2, min=_SHORTEST, max=_LONGEST),

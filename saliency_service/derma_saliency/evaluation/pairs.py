@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.evaluation.tables import read_isic2017
 from derma_semantics.imaging.folders import images_in
 from derma_semantics.imaging.preprocess import decode, resize_and_crop
@@ -41,7 +42,7 @@ class Pair:
             InvalidImage: the image or the mask cannot be read.
             ValueError: they differ in size.
         """
-        photograph, mask = decode(self.image.read_bytes()), decode(self.mask.read_bytes())
+        photograph, mask = decode(read_regular(self.image)), decode(read_regular(self.mask))
         if photograph.size != mask.size:
             raise ValueError(f"{self.mask} is {mask.size}, its image {photograph.size}")
         return resize_and_crop(photograph).copy(), resize_and_crop(mask)[..., 0] > 127

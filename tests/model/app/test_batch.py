@@ -32,6 +32,7 @@ def test_a_batch_s_csv_has_every_image(client, jpeg):
     from derma_semantics.app.batch import as_csv
 
     answers = [("a.jpg", client.classify(b"x")), ("b.jpg", CorruptImage("damaged, and how"))]
+    formulas = [("=1+1.jpg", answers[0][1]), ("@x.jpg", CorruptImage("-1"))]
     good, bad = csv.DictReader(io.StringIO(as_csv(answers)))
     assert good["condition"] == "MEL"
     assert [float(good[code]) for code in CODES] == list(MELANOMA)
@@ -39,6 +40,9 @@ def test_a_batch_s_csv_has_every_image(client, jpeg):
     assert good["bundle_digest"] == DIGEST
     assert (bad["image"], bad["error"], bad["message"]) == ("b.jpg", "CorruptImage", "damaged, and how")
     assert (good["error"], bad["MEL"]) == ("", "")
+    one, two = csv.DictReader(io.StringIO(as_csv(formulas)))
+    assert (one["image"], two["image"], two["message"]) == ("'=1+1.jpg", "'@x.jpg", "'-1")
+    assert {**one, "image": ""} == {**good, "image": ""}
 
 
 def test_a_batch_ends_where_the_service_does(client, jpeg):

@@ -1,6 +1,7 @@
 """Where ``derma bulk`` finds images: files, folders, patterns and lists."""
 
 import errno
+import itertools
 import os
 from pathlib import Path
 
@@ -82,14 +83,69 @@ def test_an_unreadable_folder_is_named(bulk, photos, monkeypatch):
     assert "Permission denied" in result.output and "photos/more" in result.output
 
 
-def test_images_are_found_lazily(tmp_path):
+class Piecewise:
+    """Standard input that comes in these pieces."""
+
+    def __init__(self, *pieces):
+        self.pieces = iter(pieces)
+
+    def read1(self, size):
+        return next(self.pieces, b"")
+
+
+def test_images_are_found_lazily():
     """A list that never ends, e.g. from `tail -f`, can be begun."""
-
-    def endless():
-        number = 0
-        while True:
-            number += 1
-            yield b"%d.jpg\n" % number
-
-    names = images(["-"], listed=endless())
+    endless = Piecewise()
+    endless.pieces = (b"%d.jpg\n" % number for number in itertools.count(1))
+    names = images(["-"], listed=endless)
     assert [next(names) for _ in range(3)] == ["1.jpg", "2.jpg", "3.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "names"),
+    [
+        ([b"a.jpg\nb", b".jpg\r\n\n", b"c d.jpg"], ["a.jpg", "b.jpg", "c d.jpg"]),
+        ([b"a\n1.jpg\0b", b".jpg\0\n2\r.jpg\0"], ["a\n1.jpg", "b.jpg", "\n2\r.jpg"]),
+        ([b"\xef\xbb", b"\xbfa.jpg\n"], ["a.jpg"]),
+        (["\ufeffü.jpg\r\n母斑.jpg\r\n".encode("utf-16-le")], ["ü.jpg", "母斑.jpg"]),
+        (["\ufeff母".encode("utf-16-be")[:3], "母\n".encode("utf-16-be")[1:]], ["母"]),
+        ([b"caf\xe9.jpg\n"], [os.fsdecode(b"caf\xe9.jpg")]),
+        ([b"a.jpg\n", b"b.jpg\0c.jpg\n"], ["a.jpg", "b.jpg", "c.jpg"]),
+        ([b"._a.jpg\nb.jpg\n/x/._c.jpg\n"], ["b.jpg"]),
+    ],
+    ids=["lines", "NUL", "UTF-8", "UTF-16 LE", "UTF-16 BE", "bytes", "NUL late", "AppleDouble"],
+)
+def test_lists_as_programs_write_them(pieces, names):
+    assert list(images(["-"], listed=Piecewise(*pieces))) == names
+
+
+def test_a_list_of_find_print0(bulk, transport, photos):
+    (photos / "a\nb.jpg").write_bytes(b"90")
+    listed = b"\0".join(map(os.fsencode, sorted(photos.glob("*.jpg")))) + b"\0"
+    assert bulk(sources=("-",), stdin=listed).exit_code == 0
+    assert sorted(transport.sent) == [*range(60), 90]
+
+
+def test_linked_folders_are_followed_once(tmp_path):
+    for name in ("b", "elsewhere"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+    elsewhere = (tmp_path / "photos" / "elsewhere").rename(tmp_path / "elsewhere")
+    for folder, name in ((tmp_path / "photos" / "b", "1.jpg"), (elsewhere, "2.jpg")):
+        (folder / name).write_bytes(b"1")
+    (tmp_path / "photos" / "a").symlink_to(tmp_path / "photos" / "b")  # the same folder twice
+    (tmp_path / "photos" / "c").symlink_to(elsewhere)
+    (elsewhere / "up").symlink_to(tmp_path / "photos")  # a loop
+    (elsewhere / "self").symlink_to(elsewhere / "self")
+    found = list(images([str(tmp_path / "photos")]))
+    assert [str(Path(name).relative_to(tmp_path)) for name in found] == ["photos/b/1.jpg", "photos/c/2.jpg"]
+
+
+def test_dicom_without_a_suffix_is_found_by_its_first_bytes(tmp_path):
+    dicom, other = bytes(128) + b"DICM", b"#!/bin/sh"
+    files = {"IM000001": dicom, "1.2.840.113619": dicom, "a.dicom": dicom, "b.DCM": dicom, "c.jfif": b"x"}
+    for name, data in (files | {"script": other, "1.2": other, "DICOMDIR": dicom, "d.exe": dicom}).items():
+        (tmp_path / name).write_bytes(data)
+    skipped = []
+    found = images([str(tmp_path)], skipped=skipped.append)
+    assert sorted(Path(name).name for name in found) == sorted(files)
+    assert sorted(Path(name).name for name in skipped) == ["1.2", "DICOMDIR", "d.exe", "script"]

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from derma_semantics.bulk.cells import cell
 from tests.unit.bulk.conftest import DIGEST, IMAGES, numbers
 
 
@@ -24,7 +25,7 @@ def test_every_image_once_in_order(bulk, transport, rows, photos, tmp_path):
     summary = json.loads(result.stdout)
     assert (summary["images"], summary["answered"], summary["failed"]) == (IMAGES, IMAGES, 0)
     assert summary["complete"] and summary["errors"] is None
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "photos"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "out.csv.skipped.csv", "photos"]
 
 
 def test_summary_for_people(bulk, photos):
@@ -107,6 +108,52 @@ def test_a_table_that_cannot_be_written_leaves_the_journal(bulk, rows, tmp_path,
         patch.setattr(Path, "replace", full)
         result = bulk()
     assert result.exit_code == 2 and "No space left" in result.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv.journal", "photos"]
+    kept = sorted(p.name for p in tmp_path.iterdir())
+    assert kept == ["out.csv.journal", "out.csv.skipped.csv", "photos"]
     assert bulk().exit_code == 0
     assert numbers(rows("out.csv")) == list(range(IMAGES))
+
+
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1")
+
+
+def test_no_name_is_a_formula_in_csv(bulk, photos, rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    for number, name in enumerate(FORMULAS):
+        (photos / f"{name}.jpg").write_bytes(b"%d" % number if number else b"bad")
+    names = [f"{name}.jpg" for name in FORMULAS]
+    listed = "\0".join(names)
+    for out in ("a.csv", "a.jsonl", "a.parquet"):
+        assert bulk(sources=("-",), stdin=listed, out=out).exit_code == 1
+    assert [row["image"] for row in rows("a.csv")] == [f"'{name}" for name in names[1:]]
+    for out in ("a.jsonl", "a.parquet"):
+        assert [row["image"] for row in rows(out)] == names[1:]
+    assert [row["risk"] for row in rows("a.csv")] == [row["risk"] for row in rows("a.jsonl")]
+    with (tmp_path / "a.csv.errors.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["'=1+1.jpg"]
+
+
+def test_numbers_are_no_formulas():
+    assert [cell(value) for value in (-1.5, True, ["MEL", "NV"], "-1")] == [-1.5, "true", "MEL NV", "'-1"]
+
+
+def test_what_is_no_image_is_counted_and_listed(bulk, photos, tmp_path):
+    (photos / "more" / "Report.PDF").write_bytes(b"%PDF")
+    (photos / "more" / "=README").write_bytes(b"")
+    (photos / "._0001.jpg").write_bytes(b"\0\5\x16\7")
+    result = bulk("--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["skipped"] == {".txt": 1, ".pdf": 1, "": 1}
+    with Path(summary["skipped_list"]).open(newline="") as file:
+        listed = [row["file"] for row in csv.DictReader(file)]
+    more = photos / "more"
+    assert sorted(listed) == sorted(
+        [str(photos / "notes.txt"), str(more / "Report.PDF"), str(more / "=README")]
+    )
+    told = bulk("--overwrite").stdout
+    assert "3 files are no images (1 .txt, 1 without suffix, 1 .pdf): see" in told
+    for path in listed:
+        Path(path).unlink()
+    assert json.loads(bulk("--json", "--overwrite").stdout)["skipped_list"] is None
+    assert not (tmp_path / "out.csv.skipped.csv").exists()

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from derma_semantics.domain.conditions import CODES
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.imaging.folders import images_in
 from derma_training.data.files import Reading, condition_of
 from derma_training.data.table import Example
@@ -50,4 +51,4 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _example(image: Path, condition: int, source: str) -> Example:
-    return Example(image.stem, image.stem, condition, source, partial(Path.read_bytes, image))
+    return Example(image.stem, image.stem, condition, source, partial(read_regular, image))

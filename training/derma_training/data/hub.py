@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from derma_semantics.domain.conditions import CONDITIONS
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.evaluation.tables import known, number
 from derma_training.data.files import Reading, condition_of
 from derma_training.data.table import Example
@@ -98,5 +99,5 @@ def _example(row: Mapping[str, Any], source: str, split: str, read: Callable[[],
 
 def _encoded_image(rows: Any, position: int) -> bytes:
     image = rows[position]["image"]
-    data: bytes = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+    data: bytes = image["bytes"] if image["bytes"] is not None else read_regular(image["path"])
     return data

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from derma_semantics.domain.conditions import CODES, CONDITIONS
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.evaluation.tables import (
     Facts,
     facts_of,
@@ -114,7 +115,7 @@ def _example(
         lesion=lesion,
         condition=CODES.index(code),
         source=source,
-        read=partial(Path.read_bytes, path),
+        read=partial(read_regular, path),
         age=facts.age,
         sex=facts.sex,
         site=facts.site,

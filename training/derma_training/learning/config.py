@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, cast
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from derma_semantics.domain.regular import read_regular
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -195,7 +197,7 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Config:
         ValueError: names the file, the setting and what is wrong with it.
     """
     try:
-        content = tomllib.loads(Path(path).read_text())
+        content = tomllib.loads(read_regular(path).decode())
     except tomllib.TOMLDecodeError as exc:
         raise ValueError(f"{path} is not TOML: {exc}") from exc
     for change in changes:

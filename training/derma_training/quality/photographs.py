@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.imaging.folders import images_in
 from derma_training.data import Example, load_pixels
 
@@ -32,6 +33,4 @@ def decoded(paths: Sequence[Path]) -> Tensor:
     Raises:
         ValueError: one cannot be decoded; names it.
     """
-    return load_pixels(
-        [Example(p.name, p.name, 0, str(p.parent), partial(Path.read_bytes, p)) for p in paths]
-    )
+    return load_pixels([Example(p.name, p.name, 0, str(p.parent), partial(read_regular, p)) for p in paths])

@@ -19,6 +19,7 @@ from derma_semantics.domain.errors import (
     ImageTooLarge,
     UnsupportedFormat,
 )
+from derma_semantics.domain.formats import DICOM
 
 EXTRA = "DICOM files need more libraries: pip install 'derma-semantics[dicom]'"
 
@@ -51,7 +52,7 @@ def is_dicom(data: bytes) -> bool:
     No other image format begins like either, except a TIFF file that is DICOM as well.
     """
     # A bare data set begins with group 0002 or 0008, in either byte order.
-    return data[128:132] == b"DICM" or data[:2] in (b"\x02\x00", b"\x00\x02", b"\x08\x00", b"\x00\x08")
+    return DICOM.begins(data) or data[:2] in (b"\x02\x00", b"\x00\x02", b"\x08\x00", b"\x00\x08")
 
 
 @contextmanager
@@ -147,7 +148,7 @@ def _check_bytes(data: bytes) -> None:
         raise ImageTooLarge(
             f"the DICOM file has {len(data) / 2**20:.1f} MiB; the limit is {MAX_FILE_BYTES >> 20} MiB"
         )
-    if data[128:132] != b"DICM":
+    if not DICOM.begins(data):
         raise UnsupportedFormat("the data set has no DICOM file header (128 bytes, then 'DICM')")
 
 

@@ -4,13 +4,17 @@
 
 A Comprehensive SR with template TID 1500, Measurement Report: one measurement group with the seven
 probabilities and RISK as numbers, the rest as coded evaluations. It refers to the photograph, copies
-its patient and study, and stays preliminary and unverified: no person has seen it.
+its patient and study, and stays preliminary and unverified: no person has seen it. Texts are copied
+into UTF-8, whatever the photograph's character set; dates, times and a sex that DICOM does not know
+are left empty.
 """
 
 from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from derma_semantics.domain.conditions import CONDITIONS
 from derma_semantics.domain.contract import NOTICE
 from derma_semantics.domain.diagnosis import Diagnosis
 from derma_semantics.domain.errors import CorruptImage
+from derma_semantics.domain.regular import read_regular
 from derma_semantics.imaging.dicom import codes
 from derma_semantics.imaging.dicom.files import DERMOSCOPIC_PHOTOGRAPHY, boundary, read, silence
 
@@ -25,6 +30,12 @@ NAME = "derma-semantics"
 INVALID = "an attribute of the DICOM file is not valid, so no report can copy it"
 
 _UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+UTF_8 = "ISO_IR 192"
+GB_2312 = "\x1b$)A"  # DICOM PS3.3, table C.12-4
+TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # to which a character set applies
+UNREADABLE = "\ufffd"  # what decoding leaves where bytes are not of the character set
+SEXES = ("M", "F", "O")
+
 # A report must have these, if only empty; photographs lack them more often than the standard allows.
 _MAY_BE_EMPTY = (
     "PatientID",
@@ -51,7 +62,7 @@ def report(source: bytes | str | os.PathLike[str], diagnosis: Diagnosis) -> Any:
         InvalidImage: ``source`` is no supported DICOM file, or lacks what a report must refer to.
         OSError: a path cannot be read.
     """
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    data = source if isinstance(source, bytes) else read_regular(source)
     with silence(), boundary(INVALID):
         return _document(_evidence(data), diagnosis)
 
@@ -80,13 +91,70 @@ def write_report(
 def _evidence(data: bytes) -> Any:
     """The photograph's attributes, with all that a report copies."""
     image = read(data)
+    _drop_unreadable(image)
     for attribute in _UIDS:
         if not image.get(attribute):
             raise CorruptImage(f"the DICOM file has no {attribute}, so no report can refer to it")
     for attribute in _MAY_BE_EMPTY:
         if attribute not in image:
             setattr(image, attribute, "")
+    _in_unicode(image)
+    image.StudyDate, image.PatientBirthDate = _date(image.StudyDate), _date(image.PatientBirthDate)
+    image.StudyTime = _time(image.StudyTime)
+    if image.PatientSex not in SEXES:
+        image.PatientSex = ""
     return image
+
+
+def _drop_unreadable(dataset: Any) -> None:
+    """One damaged attribute of many is no reason for no report; what a report needs is looked at later."""
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+            for item in element.value if element.VR == "SQ" else ():
+                _drop_unreadable(item)
+        except Exception:  # pydicom raises whatever a damaged value provokes
+            del dataset[tag]
+
+
+def _in_unicode(image: Any) -> None:
+    """Decode all texts, and say UTF-8: highdicom does not know every character set."""
+    image.decode()
+    image.walk(_drop_escape)
+    image.SpecificCharacterSet = UTF_8
+    for attribute in ("PatientName", "PatientID"):
+        if UNREADABLE in str(image[attribute].value):
+            raise CorruptImage(
+                f"the {attribute} of the DICOM file is not in the character set that the file states, "
+                "so no report can copy it"
+            )
+
+
+def _drop_escape(_: Any, element: Any) -> None:
+    """Pydicom 3.0 leaves the escape sequence of GB 2312 (ISO 2022 IR 58) in what it has decoded."""
+    if element.VR in TEXTS and GB_2312 in str(element.value):
+        element.value = str(element.value).replace(GB_2312, "")
+
+
+def _date(value: Any) -> str:
+    """YYYYMMDD, which ACR-NEMA wrote as YYYY.MM.DD; empty where it is none, as when only a year is known."""
+    text = str(value or "").replace(".", "").strip()
+    with suppress(ValueError):
+        if len(text) == len("YYYYMMDD"):  # strptime would take less
+            datetime.strptime(text, "%Y%m%d")
+            return text
+    return ""
+
+
+def _time(value: Any) -> str:
+    """HHMMSS with its fraction, or less of it, which ACR-NEMA wrote as HH:MM:SS; empty where it is none."""
+    from pydicom.valuerep import TM
+
+    text = str(value or "").replace(":", "").strip()
+    with suppress(ValueError):
+        TM(text)
+        return text
+    return ""
 
 
 def _document(image: Any, diagnosis: Diagnosis) -> Any:
