@@ -41,7 +41,6 @@ PACKAGES = (
     "timm",
     "torch",
     "torchvision",
-    "tritonclient",
     "uvicorn",
 )
 # Read as a run begins, before its own load counts.

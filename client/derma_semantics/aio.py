@@ -15,9 +15,6 @@ from typing import Literal, overload
 from tenacity import AsyncRetrying
 
 from derma_semantics.base import (
-    DEFAULT_RETRY_FOR,
-    DEFAULT_TIMEOUT,
-    DEFAULT_URL,
     IN_FLIGHT,
     BaseClient,
     Images,
@@ -32,10 +29,15 @@ from derma_semantics.base import (
 from derma_semantics.domain.diagnosis import Diagnosis, ServedBundle, from_outputs
 from derma_semantics.domain.errors import DermaError
 from derma_semantics.imaging.images import ImageLike, encoded
-from derma_semantics.saliency import DEFAULT_URL as DEFAULT_SALIENCY_URL
 from derma_semantics.saliency import Explanation, HttpSaliency
 from derma_semantics.wire import tracing
 from derma_semantics.wire.connection import TLS, Address
+from derma_semantics.wire.defaults import (
+    DEFAULT_RETRY_FOR,
+    DEFAULT_SALIENCY_URL,
+    DEFAULT_TIMEOUT,
+    DEFAULT_URL,
+)
 from derma_semantics.wire.flow import in_order_async
 from derma_semantics.wire.transport import AsyncTransport, GrpcAsyncTransport, Outputs
 

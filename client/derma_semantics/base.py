@@ -24,9 +24,6 @@ from derma_semantics.wire.transport import Outputs
 
 log = logging.getLogger("derma_semantics")
 
-DEFAULT_URL = "127.0.0.1:8001"
-DEFAULT_TIMEOUT = 30.0
-DEFAULT_RETRY_FOR = 10.0
 IN_FLIGHT = 16
 
 Images: TypeAlias = list[Any] | tuple[Any, ...]

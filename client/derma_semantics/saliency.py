@@ -28,9 +28,9 @@ from derma_semantics.imaging.images import ImageLike, opened
 from derma_semantics.imaging.overlay import draw_overlay, drawn_size
 from derma_semantics.imaging.preprocess import check_encoded, crop_box
 from derma_semantics.wire.connection import TLS
+from derma_semantics.wire.defaults import DEFAULT_SALIENCY_URL
 from derma_semantics.wire.request_id import HEADER
 
-DEFAULT_URL = "http://127.0.0.1:8003"
 MAX_PROMPT = 300
 PATH = "/v1/saliency"
 _PIECE = 2**16
@@ -144,7 +144,9 @@ class HttpSaliency:
         tls: roots and client certificate for an ``https`` address; default: the system's roots.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, token: str | None = None, tls: TLS | None = None) -> None:
+    def __init__(
+        self, url: str = DEFAULT_SALIENCY_URL, token: str | None = None, tls: TLS | None = None
+    ) -> None:
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._secure = tls.for_http() if tls and self.url.startswith("https:") else {}

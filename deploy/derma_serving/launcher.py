@@ -23,19 +23,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from derma_semantics.client import DEFAULT_URL
 from derma_semantics.commands.terminal import Exit, help_text
 from derma_semantics.domain.errors import ServiceUnavailable
+from derma_semantics.wire.defaults import DEFAULT_URL
 from derma_semantics.wire.logs import configure
 from derma_serving.options import STATE, read_settings, service_options
-from derma_serving.server import POLL
-from derma_serving.service import Service, running
-from derma_serving.settings import Settings
+from derma_serving.settings import POLL, Settings
 from derma_serving.state import StateTaken, holder
+
+if TYPE_CHECKING:
+    from derma_serving.service import Service
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -52,6 +53,8 @@ def main() -> None:
 @service_options
 def serve(deadline: float, grace: float, **given: Any) -> None:
     """Serve until Ctrl-C or `stop`."""
+    from derma_serving.service import Service, running  # loads gRPC and numpy, which --help does not need
+
     service = Service(read_settings(given), deadline, grace)
     _stop_on_signals(service)
     with _reported(), running(service):
@@ -66,6 +69,8 @@ def serve(deadline: float, grace: float, **given: Any) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(deadline: float, grace: float, command: tuple[str, ...], **given: Any) -> None:
     """Start the service, run COMMAND with DERMA_URL and the like set, stop the service."""
+    from derma_serving.service import Service, running
+
     service = Service(read_settings(given), deadline, grace)
     for number in SIGNALS:
         signal.signal(number, _interrupt_once)

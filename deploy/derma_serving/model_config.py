@@ -16,13 +16,13 @@ from typing import Any, TypeAlias
 from google.protobuf import text_format
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from tritonclient.grpc import model_config_pb2
 
 from derma_semantics.domain.contract import Model
+from derma_semantics.wire.protocol import new_config
 from derma_serving.drafts import draft, put
 
 CONFIGURATION = "config.pbtxt"
-# Triton's message; its package has no types.
+# A message, whose attributes no type checker sees.
 ModelConfig: TypeAlias = Any
 
 
@@ -39,7 +39,7 @@ def read(path: Path) -> ModelConfig:
 def parse(text: str, source: str) -> ModelConfig:
     """Parse a configuration; errors name its ``source``."""
     try:
-        return text_format.Parse(text, model_config_pb2.ModelConfig())
+        return text_format.Parse(text, new_config())
     except text_format.ParseError as exc:
         raise ValueError(f"{source} is not a model configuration: {exc}: {text[:200]}") from exc
 

@@ -31,13 +31,12 @@ from derma_semantics.wire.transport import GrpcTransport
 from derma_serving import weights
 from derma_serving.audited import HEADERS, audited
 from derma_serving.runtime import ticket
-from derma_serving.settings import ROOT, Settings
+from derma_serving.settings import POLL, ROOT, Settings
 from derma_serving.state import copied
 
 ENVIRONMENT = ROOT / ".triton"
 BACKENDS = Path(__file__).parent / "backends"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-POLL = 0.2
 PR_SET_PDEATHSIG = 1
 KILLED = 10.0  # seconds that the kernel may need to clear away a killed process
 SECRETS = ("DERMA_ADMIN_KEY", "DERMA_TOKEN")  # of no use to Triton's processes

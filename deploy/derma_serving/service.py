@@ -20,8 +20,8 @@ from derma_serving import weights
 from derma_serving.backoff import BackOff
 from derma_serving.drain import drain
 from derma_serving.liveness import LivenessProbe, Target
-from derma_serving.server import POLL, TritonServer
-from derma_serving.settings import Settings, write_private
+from derma_serving.server import TritonServer
+from derma_serving.settings import POLL, Settings, write_private
 from derma_serving.sidecar import Sidecar
 from derma_serving.state import claimed
 from derma_serving.supervisor import PARTS, Supervisor

@@ -27,6 +27,7 @@ ROOT = _CHECKOUT if _IN_CHECKOUT else Path.cwd()
 # The models as people wrote them, from which export makes what is served. A wheel brings them along.
 TEMPLATES = (_CHECKOUT if _IN_CHECKOUT else Path(__file__).parent) / "model_repository"
 LOCAL = "127.0.0.1"
+POLL = 0.2  # seconds between two looks at a process
 # What an operator does, and what a caller who only sends photographs never needs.
 RESTRICTED = ("model-repository", "shared-memory", "statistics", "trace", "logging")
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,}")

@@ -21,8 +21,8 @@ from pathlib import Path
 import urllib3
 
 from derma_semantics.domain.errors import ServiceUnavailable
-from derma_serving.server import KILLED, POLL, end_with_parent
-from derma_serving.settings import Settings
+from derma_serving.server import KILLED, end_with_parent
+from derma_serving.settings import POLL, Settings
 
 
 class Sidecar:

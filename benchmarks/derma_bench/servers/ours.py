@@ -17,13 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tritonclient.grpc as grpc
-
 from derma_bench.load.senders import derma
 from derma_bench.servers.processes import HOST, Running, ServiceFailed, free_ports, process
 from derma_semantics import DermaClient
 from derma_semantics.domain.contract import NETWORK
-from derma_semantics.wire.transport import GrpcTransport, ModelControl, translated
+from derma_semantics.wire.transport import GrpcTransport, ModelControl
 from derma_serving.settings import Settings
 
 OURS = "derma"
@@ -92,13 +90,11 @@ def served(url: str, *, timeout: float = 10.0) -> dict[str, Any]:
 
 def configuration(url: str, *, timeout: float = 10.0) -> dict[str, Any]:
     """The network's configuration, as the server completed it."""
-    with translated(url):
-        client = grpc.InferenceServerClient(url)
-        try:
-            answer = client.get_model_config(NETWORK.name, as_json=True, client_timeout=timeout)
-        finally:
-            client.close()
-    return dict(answer["config"])
+    control = ModelControl(url, timeout=timeout)
+    try:
+        return control.configuration(NETWORK.name)
+    finally:
+        control.close()
 
 
 def _accelerators(config: Mapping[str, Any]) -> list[str]:

@@ -13,11 +13,12 @@ import streamlit as st
 
 from derma_semantics.app import texts
 from derma_semantics.app.markup import box, element, show
-from derma_semantics.client import DEFAULT_SALIENCY_URL, DEFAULT_URL, DermaClient
+from derma_semantics.client import DermaClient
 from derma_semantics.domain.contract import RANDOM_WEIGHTS
 from derma_semantics.domain.diagnosis import ServedBundle
 from derma_semantics.domain.errors import DermaError
 from derma_semantics.wire.connection import tls_from_environment
+from derma_semantics.wire.defaults import DEFAULT_SALIENCY_URL, DEFAULT_URL
 
 # Seconds between two looks at a service, and that one look may take.
 EVERY = 3.0

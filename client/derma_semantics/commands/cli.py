@@ -16,32 +16,40 @@ Research use. Not a medical device.
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from importlib.metadata import entry_points
 
 import click
 
-from derma_semantics.commands.app import app
-from derma_semantics.commands.bulk import bulk
-from derma_semantics.commands.classify import classify
-from derma_semantics.commands.completion import completion
-from derma_semantics.commands.evaluate import evaluate
-from derma_semantics.commands.explain import explain
-from derma_semantics.commands.status import status
-from derma_semantics.commands.synthetic import synthetic
 from derma_semantics.commands.terminal import help_text
 from derma_semantics.wire.logs import VARIABLE, configure
 
 GROUP = "derma.commands"  # of entry points
+# The client's own commands, each a function in the module of its name, and what --help says of it.
+COMMANDS = {
+    "app": "Serve the web app on 127.0.0.1.",
+    "bulk": "Classify all images of SOURCE... into one table.",
+    "classify": "Rank the seven conditions for each image.",
+    "completion": "Print the script that completes `derma` in a shell.",
+    "evaluate": "Measure the served model on labelled images.",
+    "explain": "Show which pixels of IMAGE speak for a text.",
+    "status": "Say what is served, and whether it is ready.",
+    "synthetic": "Draw pictures that look like dermoscopy.",
+}
 
 
 class Commands(click.Group):
-    """The client's own commands, and those that installed packages add under ``GROUP``."""
+    """The client's own commands, and those that installed packages add under ``GROUP``.
+
+    Each is imported where it is used: ``--help`` loads neither gRPC nor numpy.
+    """
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return [*super().list_commands(context), *(found.name for found in entry_points(group=GROUP))]
+        return sorted({*COMMANDS, *(found.name for found in entry_points(group=GROUP))})
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if own := super().get_command(context, name):
+        if name in COMMANDS:
+            own: click.Command = getattr(import_module(f"derma_semantics.commands.{name}"), name)
             return own
         for found in entry_points(group=GROUP, name=name):
             try:
@@ -52,6 +60,20 @@ class Commands(click.Group):
                 ) from exc
             return command
         return None
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [
+            (name, COMMANDS.get(name) or self._short(context, name)) for name in self.list_commands(context)
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _short(self, context: click.Context, name: str) -> str:
+        try:
+            command = self.get_command(context, name)
+        except click.UsageError as exc:
+            return exc.message
+        return command.get_short_help_str(80) if command else ""
 
 
 @click.group(cls=Commands, help=help_text(__doc__))
@@ -65,7 +87,3 @@ def main(context: click.Context) -> None:
             configure("client")
         except ValueError as exc:
             raise click.UsageError(str(exc)) from exc
-
-
-for command in (classify, bulk, explain, evaluate, status, app, synthetic, completion):
-    main.add_command(command)

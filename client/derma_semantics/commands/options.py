@@ -7,15 +7,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from derma_semantics.client import DEFAULT_TIMEOUT, DEFAULT_URL, DermaClient
 from derma_semantics.commands.printing import Refused
 from derma_semantics.domain.regular import read_regular
-from derma_semantics.saliency import DEFAULT_URL as DEFAULT_SALIENCY_URL
 from derma_semantics.wire.connection import TLS
+from derma_semantics.wire.defaults import DEFAULT_SALIENCY_URL, DEFAULT_TIMEOUT, DEFAULT_URL
+
+if TYPE_CHECKING:
+    from derma_semantics.client import DermaClient
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -78,6 +80,8 @@ class Service:
 
     def client(self) -> DermaClient:
         """A client; tests put a function with ``DermaClient``'s arguments into click's ``obj``."""
+        from derma_semantics.client import DermaClient  # loads gRPC and numpy, which --help does not need
+
         make = click.get_current_context().obj or DermaClient
         try:
             return make(

@@ -14,10 +14,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from tritonclient.grpc import service_pb2_grpc
-
 from derma_semantics.wire import tracing
 from derma_semantics.wire.connection import Connection
+from derma_semantics.wire.protocol import Stub
 
 _LOCK = threading.Lock()
 # A fork while another thread holds the lock would leave it locked forever.
@@ -60,7 +59,7 @@ class Channel:
             if self._place != place:
                 self._leave()
                 self._open = self.connection.open(self._module)
-                self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._open)
+                self._stub = Stub(self._open)
                 self._place = place
             return self._stub
 

@@ -22,9 +22,6 @@ import grpc.aio  # type: ignore[import-untyped]
 import numpy as np
 from google.protobuf.json_format import MessageToDict
 from numpy.typing import NDArray
-from tritonclient.grpc import InferResult
-from tritonclient.grpc import service_pb2 as messages
-from tritonclient.utils import InferenceServerException
 
 from derma_semantics.domain import errors
 from derma_semantics.domain.contract import CLASSIFIER, NETWORK, TICKET, Model
@@ -33,6 +30,7 @@ from derma_semantics.wire.admin import GRPC_HEADER, admin_key
 from derma_semantics.wire.cancellation import under_way
 from derma_semantics.wire.channel import Channel
 from derma_semantics.wire.connection import TLS, Address, Connection
+from derma_semantics.wire.protocol import METHODS, messages
 from derma_semantics.wire.request_id import HEADER as REQUEST_ID
 
 Outputs = dict[str, NDArray[Any]]
@@ -43,7 +41,9 @@ _READY = messages.ModelReadyRequest(name=CLASSIFIER.name)
 # Seconds. A timeout of 0 would be none to Triton, and an infinite one no number.
 _INSTANT, _LONGEST = 1e-6, 86_400.0
 
-METHOD = "inference.GRPCInferenceService/ModelInfer"
+METHOD = f"{METHODS}ModelInfer"
+# NumPy's types of the contract's tensors; values travel little-endian, a BOOL as one byte.
+_TYPES = {"BOOL": "?", "UINT8": "u1", "INT32": "<i4", "FP32": "<f4"}
 # What Triton says when its queue is full or a request waited there too long.
 _BEHIND = re.compile(r"maximum queue size|request timeout expired", re.IGNORECASE)
 # What it says, with status INTERNAL, once a Python model's process has died.
@@ -201,10 +201,15 @@ class ModelControl:
         answer = self._ask("RepositoryIndex", messages.RepositoryIndexRequest())
         return [{"version": "", "state": "", "reason": "", **row} for row in answer.get("models", [])]
 
+    def configuration(self, model: str) -> dict[str, Any]:
+        """A model's configuration, as the server completed it."""
+        answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=model))
+        return dict(answer["config"])
+
     def instances(self, model: str) -> int:
         """The number of instances in a model's configuration."""
-        answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=model))
-        return sum(int(group.get("count", 1)) for group in answer["config"].get("instance_group", []))
+        groups = self.configuration(model).get("instance_group", [])
+        return sum(int(group.get("count", 1)) for group in groups)
 
     def infer(self, model: Model, pixels: NDArray[np.uint8]) -> Outputs:
         """Run a model on pixels, uint8 (N, 224, 224, 3); its outputs keep the batch axis."""
@@ -218,13 +223,11 @@ class ModelControl:
             answer = self._channel.stub.ModelInfer(
                 request, timeout=self.timeout, metadata=self._channel.metadata
             )
-        result = InferResult(answer)
-        return {name: result.as_numpy(name) for name in model.outputs}
+            return _tensors(answer, model)
 
     def steps(self) -> tuple[list[str], bool]:
         """By the public model's configuration: the models that answer, in order; whether a log is kept."""
-        answer = self._ask("ModelConfig", messages.ModelConfigRequest(name=CLASSIFIER.name))
-        steps = answer["config"]["ensemble_scheduling"]["step"]
+        steps = self.configuration(CLASSIFIER.name)["ensemble_scheduling"]["step"]
         audited = any(TICKET in step.get("input_map", {}) for step in steps)
         return [step["model_name"] for step in steps], audited
 
@@ -254,16 +257,13 @@ class ModelControl:
 
 @contextmanager
 def translated(url: str) -> Iterator[None]:
-    """Turn gRPC's errors, and those of Triton's own client, into this package's."""
+    """Turn gRPC's errors into this package's."""
     try:
         yield
     except grpc.FutureCancelledError as exc:
         raise CancelledError from exc
     except grpc.RpcError as exc:
         raise _translate(url, exc.code().name, exc.details() or "") from exc
-    except InferenceServerException as exc:
-        status = (exc.status() or "").removeprefix("StatusCode.")
-        raise _translate(url, status, exc.message() or str(exc)) from exc
 
 
 @contextmanager
@@ -317,9 +317,25 @@ def _request(image: bytes, request_id: str, timeout: float) -> Any:
 
 
 def _arrays(response: Any) -> Outputs:
-    result = InferResult(response)
-    given = {output.name for output in response.outputs}
-    return {name: result.as_numpy(name)[0] for name in CLASSIFIER.outputs if name in given}
+    """The outputs of a request with one image, in the contract's order."""
+    found = _tensors(response, CLASSIFIER)
+    return {name: found[name][0] for name in CLASSIFIER.outputs if name in found}
+
+
+def _tensors(response: Any, model: Model) -> Outputs:
+    """The outputs that the contract knows, with their batch axis.
+
+    Raises:
+        ServiceError: their bytes are not what their types and shapes say.
+    """
+    try:
+        return {
+            output.name: np.frombuffer(content, _TYPES[output.datatype]).reshape(output.shape)
+            for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
+            if output.name in model.outputs
+        }
+    except (KeyError, ValueError) as exc:
+        raise errors.ServiceError(f"an answer of {model.name} cannot be read: {exc!r}") from exc
 
 
 def _newest(meta: Any) -> str:

@@ -26,10 +26,10 @@ from derma_export.cli import make_task
 from derma_export.repository import engine_of
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
 from derma_semantics import DermaClient
-from derma_semantics.client import DEFAULT_URL
 from derma_semantics.commands.terminal import Exit, help_text
 from derma_semantics.domain.contract import CANDIDATE
 from derma_semantics.domain.errors import DermaError, ServiceUnavailable
+from derma_semantics.wire.defaults import DEFAULT_URL
 from derma_semantics.wire.transport import ModelControl
 from derma_serving.runtime.integrity import Tampered
 from derma_serving.runtime.precisions import DEFAULT, NAMES

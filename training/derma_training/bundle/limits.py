@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LIMITS = "quality.json"
 CLOUDS = "quality.safetensors"
@@ -49,6 +48,8 @@ class Cloud:
     @classmethod
     def around(cls, vectors: Tensor) -> Cloud:
         """Fitted to fp32 (N, D)."""
+        import torch  # takes seconds, and who opens a bundle need not wait for it
+
         values = vectors.double()
         mean, deviation = values.mean(dim=0), values.std(dim=0) + _LEAST_DEVIATION
         alike = torch.corrcoef(((values - mean) / deviation).T).nan_to_num(0)
@@ -74,6 +75,8 @@ class Quality:
 
 def write_quality(folder: Path, quality: Quality) -> None:
     """Write both files into a bundle that is to be sealed."""
+    from safetensors.torch import save_file
+
     tensors = {
         f"{name}.{part}": getattr(cloud, part).contiguous()
         for name, cloud in quality.clouds.items()
@@ -90,6 +93,8 @@ def read_quality(folder: Path) -> Quality | None:
     Raises:
         ValueError: it is incomplete.
     """
+    from safetensors.torch import load_file
+
     if not (folder / LIMITS).is_file():
         return None
     content = json.loads((folder / LIMITS).read_text())
