@@ -23,13 +23,14 @@ import click
 
 from derma_bench.commands import parts, services
 from derma_bench.commands.options import FILE, session
-from derma_semantics.commands.terminal import help_text
+from derma_semantics.commands.terminal import help_text, require_extra
 
 
 @click.group(help=help_text(__doc__))
 def main() -> None:
     # Ended early, what was started must still be ended: SIGTERM unwinds as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    require_extra("bench", "onnxruntime", "torch", "matplotlib")
 
 
 for command in (services.bulk, parts.decode, parts.engine, services.saturate, services.service):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,9 @@ import click
 from derma_export.repository import check as check_repository
 from derma_export.repository import is_newest, restamp
 from derma_export.version_store import reason_of, was_withdrawn
-from derma_semantics.commands.terminal import Exit, help_text
+from derma_semantics.commands.terminal import Exit, help_text, require_extra
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.domain.errors import DermaError
-from derma_semantics.wire.transport import ModelControl
 from derma_serving.runtime.integrity import Tampered, versions
 from derma_serving.runtime.precisions import DEFAULT, NAMES, PRECISIONS, by_name
 from derma_serving.settings import Settings
@@ -105,8 +103,7 @@ def main(
     if_needed: bool,
 ) -> None:
     logging.getLogger().setLevel(logging.ERROR)
-    if find_spec("onnx") is None:
-        raise click.ClickException("this command needs more packages: pip install 'derma-semantics[export]'")
+    require_extra("export", "onnx", "onnxruntime", "torch")
     if check:
         _check(repository)
         return
@@ -205,6 +202,8 @@ def make_task(bundle: Bundle, precision: str, data: str | None, images: Path | N
 
 
 def _load(url: str) -> None:
+    from derma_semantics.wire.transport import ModelControl
+
     try:
         ModelControl(url).load(NETWORK.name)
     except DermaError as exc:

@@ -9,13 +9,12 @@ Each command has a --help of its own. Research use. Not a medical device.
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from derma_semantics import AsyncDermaClient
-from derma_semantics.commands.terminal import help_text
+from derma_semantics.commands.terminal import help_text, require_extra
 from derma_semantics.wire.connection import check_token, tls_from_environment
 from derma_semantics.wire.logs import configure
 
@@ -37,10 +36,7 @@ def main() -> None:
         configure("saliency")
     except ValueError as exc:
         raise click.ClickException(str(exc)) from exc
-    if any(find_spec(name) is None for name in NEEDED):
-        raise click.ClickException(
-            "this command needs more packages: pip install 'derma-semantics[saliency]'"
-        )
+    require_extra("saliency", *NEEDED)
 
 
 @main.command()

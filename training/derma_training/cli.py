@@ -19,11 +19,10 @@ Each command has a --help of its own.
 from __future__ import annotations
 
 import logging
-from importlib.util import find_spec
 
 import click
 
-from derma_semantics.commands.terminal import help_text
+from derma_semantics.commands.terminal import help_text, require_extra
 from derma_training.commands.calibrate import calibrate
 from derma_training.commands.data import report_data
 from derma_training.commands.fit import fetch_base, fit
@@ -40,8 +39,7 @@ COMMANDS = (
 @click.group(help=help_text(__doc__))
 def main() -> None:
     logging.getLogger().setLevel(logging.ERROR)
-    if find_spec("open_clip") is None:
-        raise click.ClickException("this command needs more packages: pip install 'derma-semantics[train]'")
+    require_extra("train", "open_clip")
 
 
 for command in COMMANDS:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import unicodedata
 from enum import IntEnum
+from importlib.util import find_spec
+
+import click
 
 # Categories of Unicode that act on a terminal instead of being seen: controls, directions, separators.
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -23,6 +26,18 @@ class Exit(IntEnum):
 def help_text(doc: str | None) -> str:
     """A module's docstring as ``--help`` text: indented blocks keep their lines."""
     return (doc or "").replace("\n\n    ", "\n\n\b\n    ")
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Refuse a command whose packages are not installed.
+
+    Raises:
+        click.ClickException: it names the extra that brings them.
+    """
+    if any(find_spec(module) is None for module in modules):
+        raise click.ClickException(
+            f"this command needs more packages: pip install 'derma-semantics[{extra}]'"
+        )
 
 
 def escaped(text: str | os.PathLike[str]) -> str:

@@ -15,8 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from derma_semantics.domain.contract import FACTS, NETWORK, PARAMETERS
 from derma_semantics.domain.integrity import BundleError, read_object, sha256
 
@@ -83,6 +81,8 @@ def check_answers(session: Any, manifest: Mapping[str, Any]) -> None:
     Raises:
         Tampered: it names another bundle than the manifest.
     """
+    import numpy as np
+
     black = {name: np.zeros((1, *spec.shape), np.uint8) for name, spec in NETWORK.inputs.items()}
     (answer,) = session.run(["BUNDLE"], black)
     actual, said = bytes(answer[0].tolist()).hex(), str(manifest.get("bundle_digest"))

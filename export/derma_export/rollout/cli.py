@@ -18,24 +18,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from derma_export.cli import make_task
-from derma_export.repository import engine_of
-from derma_export.rollout.flow import Rollout, RolloutFailed, listed
-from derma_semantics import DermaClient
-from derma_semantics.commands.terminal import Exit, help_text
+from derma_semantics.commands.terminal import Exit, help_text, require_extra
 from derma_semantics.domain.contract import CANDIDATE
 from derma_semantics.domain.errors import DermaError, ServiceUnavailable
 from derma_semantics.wire.defaults import DEFAULT_URL
-from derma_semantics.wire.transport import ModelControl
-from derma_serving.runtime.integrity import Tampered
 from derma_serving.runtime.precisions import DEFAULT, NAMES
 from derma_serving.settings import Settings
-from derma_training.bundle import Bundle, BundleError
-from derma_training.bundle.signing import require_signature
+
+if TYPE_CHECKING:
+    from derma_export.rollout.flow import Rollout
 
 REPOSITORY = click.option(
     "--repository",
@@ -76,11 +71,17 @@ def start(
     public_key: str | None,
 ) -> None:
     """Roll BUNDLE out: gate, export, load, compare, serve."""
+    require_extra("export", "onnx", "onnxruntime", "torch")
+    from derma_training.bundle import Bundle
+    from derma_training.bundle.signing import require_signature
+
     with _steps(repository, url) as rollout:
         bundle = Bundle.open(folder)
         if public_key:
             click.echo(f"signed {bundle.name}: {require_signature(bundle, public_key)}")
+        from derma_export.cli import make_task
         from derma_export.exporter import export_bundle  # slow to import: PyTorch
+        from derma_export.repository import engine_of
         from derma_export.rollout.trial import Trial
 
         def make() -> int:
@@ -123,12 +124,21 @@ def back(repository: Path, url: str, version: int | None, offline: bool) -> None
 @REPOSITORY
 def list_(repository: Path) -> None:
     """List the repository's versions and which serves."""
+    from derma_export.rollout.flow import listed
+
     for line in listed(repository) or [f"{repository} holds no version"]:
         click.echo(line)
 
 
 @contextmanager
 def _steps(repository: Path, url: str) -> Iterator[Rollout]:
+    # Imported here so that --help answers at once.
+    from derma_export.rollout.flow import Rollout, RolloutFailed
+    from derma_semantics import DermaClient
+    from derma_semantics.domain.integrity import BundleError
+    from derma_semantics.wire.transport import ModelControl
+    from derma_serving.runtime.integrity import Tampered
+
     control = ModelControl(url)
     try:
         with DermaClient(url) as client:
