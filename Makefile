@@ -1,6 +1,7 @@
 # Every target sets up what it needs. `make help` lists them.
 PYTHON ?= python3
-BUNDLE ?= training/bundles/derma-mini
+DEFAULT_BUNDLE := training/bundles/derma-mini
+BUNDLE ?= $(DEFAULT_BUNDLE)
 IMAGE ?= .run/synthetic
 PRECISION ?= fp32
 P99 ?= 1000
@@ -17,8 +18,10 @@ ifdef PROFILE
 export DERMA_PROFILE := $(PROFILE)
 endif
 
+# The project's environment, with PyTorch; and the one that serves and asks, without.
 BIN := .venv/bin
-LAUNCHER := $(BIN)/python -m derma_serving
+SERVE := .triton/bin
+LAUNCHER := $(SERVE)/python -m derma_serving
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -38,10 +41,10 @@ setup: .venv/ready .triton/ready ## Make both environments: the project's and th
 	@touch $@
 
 .triton/ready: requirements/triton.lock pyproject.toml
-	@echo "Installing the Triton server's environment."
-	$(PYTHON) -m venv .triton
-	.triton/bin/python $(PIP_INSTALL) --require-hashes -r requirements/triton.lock
-	.triton/bin/python $(PIP_INSTALL) --no-deps --editable .
+	@echo "Installing the Triton server's environment: 0.6 GB."
+	$(PYTHON) -m venv --clear .triton
+	$(SERVE)/python $(PIP_INSTALL) --no-deps --require-hashes -r requirements/triton.lock
+	$(SERVE)/python $(PIP_INSTALL) --no-deps --editable .
 	@touch $@
 
 # Small, without PyTorch: for `make check` alone.
@@ -55,30 +58,40 @@ setup: .venv/ready .triton/ready ## Make both environments: the project's and th
 .PHONY: demo
 demo: exported .run/synthetic ## Classify IMAGE (a file or folder; default: drawn pictures) and stop again
 	@test -e "$(IMAGE)" || { echo "IMAGE=$(IMAGE) does not exist"; exit 2; }
-	$(LAUNCHER) run -- $(BIN)/derma classify "$(IMAGE)"
+	$(LAUNCHER) run -- $(SERVE)/derma classify "$(IMAGE)"
 
-.run/synthetic: | setup
-	$(BIN)/derma synthetic $@
+.run/synthetic: | .triton/ready
+	$(SERVE)/derma synthetic $@
 
 .PHONY: serve
-serve: exported ## Serve BUNDLE in PRECISION, and its saliency, on *_PORT until Ctrl-C or `make stop`; AUDIT=file keeps an audit log
+serve: exported ## Serve BUNDLE in PRECISION, and after `make setup` its saliency, on *_PORT until Ctrl-C or `make stop`; AUDIT=file keeps an audit log
 	$(LAUNCHER) serve --bundle $(BUNDLE) $(if $(AUDIT),--audit-log "$(AUDIT)")
 
 .PHONY: app
-app: exported ## Serve BUNDLE and open the web app on APP_PORT until Ctrl-C
+app: setup exported ## Serve BUNDLE and open the web app on APP_PORT until Ctrl-C
 	$(LAUNCHER) run --bundle $(BUNDLE) -- $(BIN)/derma app --port $(APP_PORT) || test $$? -eq 130
 
 .PHONY: stop
-stop: setup ## Stop the service
+stop: .triton/ready ## Stop the service
 	$(LAUNCHER) stop
 
 .PHONY: status
-status: setup ## Say what is served
-	$(BIN)/derma status --url 127.0.0.1:$(GRPC_PORT) --saliency-url http://127.0.0.1:$(SALIENCY_PORT)
+status: .triton/ready ## Say what is served
+	$(SERVE)/derma status --url 127.0.0.1:$(GRPC_PORT) --saliency-url http://127.0.0.1:$(SALIENCY_PORT)
 
+# The default bundle comes with its graph, which is put together without PyTorch.
 .PHONY: exported
+ifeq ($(BUNDLE) $(PRECISION),$(DEFAULT_BUNDLE) fp32)
+exported: .triton/ready
+	$(LAUNCHER) prepare
+else
 exported: setup
 	$(EXPORT) --if-needed
+endif
+
+.PHONY: graph
+graph: setup ## Export the default bundle anew, and keep its graph in training/graphs to be committed
+	$(BIN)/derma-export $(DEFAULT_BUNDLE) --repository .run/graph --keep training/graphs/$(notdir $(DEFAULT_BUNDLE))/fp32
 
 .PHONY: export
 export: setup ## Export BUNDLE in PRECISION as a new model version; lower ones are gated on ISIC2018_DIR
@@ -137,7 +150,7 @@ evaluate: setup ## Measure BUNDLE on the held-out lesions of ISIC2018_DIR; repor
 	$(BIN)/derma-train evaluate $(BUNDLE) --out .run/evaluation
 
 .PHONY: bench
-bench: exported peer ## Measure BUNDLE in PRECISION: engines, service against others, highest load; report in .run/bench
+bench: setup exported peer ## Measure BUNDLE in PRECISION: engines, service against others, highest load; report in .run/bench
 	$(BIN)/derma-bench engine $(BUNDLE) $(BENCH_IMAGES)
 	$(BIN)/derma-bench decode --bundle $(BUNDLE) $(BENCH_IMAGES)
 	$(BIN)/derma-bench service --bundle $(BUNDLE) --against baseline --against peer $(BENCH_IMAGES)
@@ -213,9 +226,9 @@ audit-deps: setup ## Look for known vulnerabilities in what is locked (needs the
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew
 	$(BIN)/python $(PIP_INSTALL) uv
-	$(BIN)/uv pip compile $(LOCK_OPTIONS) --all-extras pyproject.toml -o requirements/project.lock
+	$(BIN)/uv pip compile $(LOCK_OPTIONS) --extra dev pyproject.toml -o requirements/project.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) --extra check pyproject.toml -c requirements/project.lock -o requirements/check.lock
-	$(BIN)/uv pip compile $(LOCK_OPTIONS) requirements/triton.in -o requirements/triton.lock
+	$(BIN)/uv pip compile $(LOCK_OPTIONS) --no-deps requirements/triton.in -o requirements/triton.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) pyproject.toml requirements/container.in -c requirements/triton.lock -o requirements/container.lock
 	$(BIN)/uv pip compile $(LOCK_OPTIONS) requirements/peer.in -o requirements/peer.lock
 

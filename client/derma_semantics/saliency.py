@@ -31,6 +31,13 @@ from derma_semantics.wire.connection import TLS
 from derma_semantics.wire.defaults import DEFAULT_SALIENCY_URL
 from derma_semantics.wire.request_id import HEADER
 
+# What the sidecar that draws the maps needs, and how to get it.
+SIDECAR_PACKAGES = ("torch", "open_clip", "fastapi", "uvicorn", "prometheus_client", "python_multipart")
+NO_MAPS = (
+    "Heat maps need PyTorch, which `make setup` installs in a checkout and "
+    "pip install 'derma-semantics[saliency]' elsewhere: start the service again after it."
+)
+
 MAX_PROMPT = 300
 PATH = "/v1/saliency"
 _PIECE = 2**16

@@ -28,11 +28,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from derma_semantics.commands.terminal import Exit, help_text
+from derma_semantics.domain.contract import NETWORK
 from derma_semantics.domain.errors import ServiceUnavailable
+from derma_semantics.domain.integrity import MANIFEST, sha256
 from derma_semantics.wire.defaults import DEFAULT_URL
 from derma_semantics.wire.logs import configure
-from derma_serving.options import STATE, read_settings, service_options
-from derma_serving.settings import POLL, Settings
+from derma_serving.options import REPOSITORY, STATE, read_settings, service_options
+from derma_serving.runtime.integrity import Tampered, read_manifest, versions
+from derma_serving.settings import BUNDLE, POLL, Settings
 from derma_serving.state import StateTaken, holder
 
 if TYPE_CHECKING:
@@ -55,11 +58,12 @@ def serve(deadline: float, grace: float, **given: Any) -> None:
     """Serve until Ctrl-C or `stop`."""
     from derma_serving.service import Service, running  # loads gRPC and numpy, which --help does not need
 
-    service = Service(read_settings(given), deadline, grace)
+    settings = _prepared(given, maps=True)
+    service = Service(settings, deadline, grace)
     _stop_on_signals(service)
     with _reported(), running(service):
         if not service.stopping.is_set():
-            _announce(service.settings)
+            _announce(settings, service.sidecar.wanted)
         service.stopping.wait()
     click.echo("stopped")
 
@@ -71,17 +75,25 @@ def run(deadline: float, grace: float, command: tuple[str, ...], **given: Any) -
     """Start the service, run COMMAND with DERMA_URL and the like set, stop the service."""
     from derma_serving.service import Service, running
 
-    service = Service(read_settings(given), deadline, grace)
+    settings = _prepared(given)
+    service = Service(settings, deadline, grace)
     for number in SIGNALS:
         signal.signal(number, _interrupt_once)
     with _reported(), running(service):
-        key = {"DERMA_ADMIN_KEY_FILE": str(service.settings.key_file.resolve())}
-        environment = service.settings.environment(os.environ) | key
+        key = {"DERMA_ADMIN_KEY_FILE": str(settings.key_file.resolve())}
+        environment = settings.environment(os.environ) | key
         try:
             code = subprocess.run(command, env=environment, check=False).returncode
         except KeyboardInterrupt:
             code = Exit.INTERRUPTED
     sys.exit(code)
+
+
+@main.command()
+@REPOSITORY
+def prepare(repository: Path) -> None:
+    """Make the model that comes with the package the newest of --repository, unless it is."""
+    _provide(repository)
 
 
 @main.command()
@@ -99,6 +111,34 @@ def stop(state: Path, deadline: float) -> None:
             raise click.ClickException(f"the service (process {pid}) did not stop within {deadline:.0f} s")
         threading.Event().wait(POLL)
     click.echo("stopped")
+
+
+def _prepared(given: dict[str, Any], *, maps: bool = False) -> Settings:
+    """The settings; and a model to serve, where the usual repository holds none.
+
+    Args:
+        maps: of the default model, heat maps are wanted too.
+    """
+    repository = given["repository"]
+    if repository == Settings.repository:
+        if not versions(repository / NETWORK.name):
+            _provide(repository)
+        if maps and given["bundle"] is None and _is_default(repository):
+            given["bundle"] = BUNDLE
+    return read_settings(given)
+
+
+def _provide(repository: Path) -> None:
+    from derma_serving.default import provide
+
+    with _reported():
+        provide(repository, say=click.echo, warn=lambda text: click.secho(f"warning: {text}", fg="yellow"))
+
+
+def _is_default(repository: Path) -> bool:
+    """Tell whether the newest version was made from the bundle that comes with the package."""
+    found = read_manifest(versions(repository / NETWORK.name)[-1])
+    return bool(found.get("bundle_digest") == sha256(BUNDLE / MANIFEST))
 
 
 def _stop_on_signals(service: Service) -> None:
@@ -125,13 +165,15 @@ def _interrupt_once(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _announce(settings: Settings) -> None:
+def _announce(settings: Settings, maps: bool) -> None:
+    from derma_semantics.saliency import NO_MAPS
+
     plain = f"http://{settings.local_host}"
     click.echo(f"gRPC     {settings.host}:{settings.grpc_port}{_guarded(settings)}")
     click.echo(f"HTTP     {plain}:{settings.http_port}")
     click.echo(f"metrics  {plain}:{settings.metrics_port}/metrics")
     if settings.bundle:
-        click.echo(f"saliency {settings.saliency_url}")
+        click.echo(f"saliency {settings.saliency_url if maps else NO_MAPS}")
     click.echo(f"log      {settings.log}")
     if settings.audit_log:
         click.echo(f"audit    {settings.audit_log}")
@@ -154,6 +196,8 @@ def _reported() -> Iterator[None]:
     try:
         yield
     except StateTaken as exc:
+        raise click.ClickException(str(exc)) from exc
+    except Tampered as exc:
         raise click.ClickException(str(exc)) from exc
     except (ServiceUnavailable, OSError) as exc:
         click.echo(f"error: {exc}", err=True)

@@ -25,6 +25,14 @@ STATE = click.option(
     "--state", type=FOLDER, default=Settings.state, show_default=True, help="Logs, process id and admin key."
 )
 
+REPOSITORY = click.option(
+    "--repository",
+    type=FOLDER,
+    default=Settings.repository,
+    show_default=True,
+    help="Model repository to serve, as derma-export writes it.",
+)
+
 
 def service_options(command: Any) -> Any:
     """Give a command the options that ``read_settings`` takes, ``--deadline`` and ``--grace``."""
@@ -58,13 +66,7 @@ def service_options(command: Any) -> Any:
             envvar="DERMA_PROFILE",
             help="Serve models with their configs/PROFILE.pbtxt, such as cuda.  [env: DERMA_PROFILE]",
         ),
-        click.option(
-            "--repository",
-            type=FOLDER,
-            default=Settings.repository,
-            show_default=True,
-            help="Model repository to serve, as derma-export writes it.",
-        ),
+        REPOSITORY,
         click.option(
             "--triton",
             type=EXISTING,

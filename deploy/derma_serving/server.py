@@ -23,6 +23,8 @@ import sysconfig
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from derma_semantics.domain.contract import CLASSIFIER, NETWORK
@@ -34,7 +36,6 @@ from derma_serving.runtime import ticket
 from derma_serving.settings import POLL, ROOT, Settings
 from derma_serving.state import copied
 
-ENVIRONMENT = ROOT / ".triton"
 BACKENDS = Path(__file__).parent / "backends"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PR_SET_PDEATHSIG = 1
@@ -160,16 +161,31 @@ def _installation(settings: Settings) -> tuple[Path, Path, dict[str, str]]:
     return program, backends, _public(settings)
 
 
+@dataclass(frozen=True)
+class Environment:
+    """A Python environment: the folder of its interpreter, and that of its packages."""
+
+    programs: Path
+    packages: Path
+
+
+def environment() -> Environment:
+    """Where Triton's wheel is: in this interpreter's environment, else in the checkout's ``.triton``."""
+    if (found := find_spec("pytriton")) and found.origin:
+        return Environment(Path(sys.executable).parent, Path(found.origin).parents[1])
+    beside = ROOT / ".triton"
+    return Environment(beside / "bin", beside / "lib" / f"python{PYTHON}" / "site-packages")
+
+
 def _wheel() -> Path:
     """The wheel's folder with ``bin``, ``backends`` and ``python_backend_stubs``."""
-    wheel = _site_packages() / "pytriton" / "tritonserver"
+    wheel = environment().packages / "pytriton" / "tritonserver"
     if not wheel.is_dir():
-        raise ServiceUnavailable(f"{ENVIRONMENT} has no Triton server for Python {PYTHON}: run `make setup`")
+        raise ServiceUnavailable(
+            f"no Triton server is installed for Python {PYTHON}: `make setup` in a checkout, "
+            "or pip install 'derma-semantics[serve]' for Python 3.11 or 3.12"
+        )
     return wheel
-
-
-def _site_packages() -> Path:
-    return ENVIRONMENT / "lib" / f"python{PYTHON}" / "site-packages"
 
 
 def _check_ports(settings: Settings) -> None:
@@ -251,10 +267,11 @@ def _forwarded() -> list[str]:
 
 def _variables(wheel: Path, settings: Settings) -> dict[str, str]:
     """Lets the Python backend find its interpreter, which ignores PYTHONPATH, and its libraries."""
-    libraries = [str(_site_packages() / "nvidia_pytriton.libs"), _python_library()]
+    place = environment()
+    libraries = [str(place.packages / "nvidia_pytriton.libs"), _python_library()]
     return {
         **_public(settings),
-        "PATH": f"{ENVIRONMENT / 'bin'}:{os.environ.get('PATH', '')}",
+        "PATH": f"{place.programs}:{os.environ.get('PATH', '')}",
         "LD_LIBRARY_PATH": ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")]),
     }
 

@@ -24,8 +24,12 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 _IN_CHECKOUT = (_CHECKOUT / "model_repository").is_dir()
 # Where environments and all that is made lie: the checkout; the working directory for an installed wheel.
 ROOT = _CHECKOUT if _IN_CHECKOUT else Path.cwd()
-# The models as people wrote them, from which export makes what is served. A wheel brings them along.
-TEMPLATES = (_CHECKOUT if _IN_CHECKOUT else Path(__file__).parent) / "model_repository"
+# What a wheel brings along: the models as people wrote them, from which what is served is made; the bundle
+# that is served where no other was exported; and its graph, without the weights that the bundle holds.
+_PACKAGE = Path(__file__).parent
+TEMPLATES = (_CHECKOUT if _IN_CHECKOUT else _PACKAGE) / "model_repository"
+BUNDLE = (_CHECKOUT / "training" if _IN_CHECKOUT else _PACKAGE) / "bundles" / "derma-mini"
+KEPT_GRAPH = BUNDLE.parents[1] / "graphs" / BUNDLE.name
 LOCAL = "127.0.0.1"
 POLL = 0.2  # seconds between two looks at a process
 # What an operator does, and what a caller who only sends photographs never needs.

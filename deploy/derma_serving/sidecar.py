@@ -3,8 +3,8 @@
     sidecar = Sidecar(Settings(bundle=Path("training/bundles/derma-mini")))
     sidecar.start(); sidecar.wait_until_healthy(60, threading.Event()); sidecar.stop()
 
-It runs in the project's own environment, which has PyTorch; Triton's has not. Where DERMA_TOKEN is
-set, its callers need that bearer token.
+It runs where PyTorch is: in this interpreter's environment, or in a checkout's ``.venv``. Where DERMA_TOKEN
+is set, its callers need that bearer token.
 """
 
 from __future__ import annotations
@@ -16,25 +16,36 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import urllib3
 
 from derma_semantics.domain.errors import ServiceUnavailable
+from derma_semantics.saliency import SIDECAR_PACKAGES
 from derma_serving.server import KILLED, end_with_parent
-from derma_serving.settings import POLL, Settings
+from derma_serving.settings import POLL, ROOT, Settings
+
+
+def interpreter() -> Path | None:
+    """A Python that has the sidecar's packages: this one, or that of the checkout's ``.venv``."""
+    if all(find_spec(name) for name in SIDECAR_PACKAGES):
+        return Path(sys.executable)
+    project = ROOT / ".venv"
+    return project / "bin" / "python" if (project / "ready").is_file() else None
 
 
 class Sidecar:
-    """Starts, awaits and stops ``derma-saliency serve``; without a bundle it does nothing."""
+    """Starts, awaits and stops ``derma-saliency serve``; without a bundle or PyTorch it does nothing."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
+        self._interpreter = interpreter() if settings.bundle else None
 
     @property
     def wanted(self) -> bool:
-        return self.settings.bundle is not None
+        return self._interpreter is not None
 
     @property
     def alive(self) -> bool:
@@ -51,7 +62,7 @@ class Sidecar:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    sys.executable,
+                    str(self._interpreter),
                     "-m",
                     "derma_saliency",
                     "serve",

@@ -20,15 +20,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from derma_export.repository import check as check_repository
-from derma_export.repository import is_newest, restamp
-from derma_export.version_store import reason_of, was_withdrawn
 from derma_semantics.commands.terminal import Exit, help_text, require_extra
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.domain.errors import DermaError
-from derma_serving.runtime.integrity import Tampered, versions
+from derma_serving.repository import check as check_repository
+from derma_serving.runtime.integrity import Tampered
 from derma_serving.runtime.precisions import DEFAULT, NAMES, PRECISIONS, by_name
 from derma_serving.settings import Settings
+from derma_serving.version_store import is_there
 from derma_training.bundle import Bundle, BundleError
 from derma_training.bundle.signing import require_signature
 
@@ -88,6 +87,13 @@ if TYPE_CHECKING:
 )
 @click.option("--load", metavar="HOST:PORT", help="Have a running server load the new version (gRPC).")
 @click.option("--if-needed", is_flag=True, help="Do nothing if the newest version holds this bundle.")
+@click.option(
+    "--keep",
+    "kept",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write the graph without the weights that BUNDLE holds: who has both need not export.",
+)
 def main(
     folder: Path | None,
     repository: Path,
@@ -101,9 +107,14 @@ def main(
     check: bool,
     load: str | None,
     if_needed: bool,
+    kept: Path | None,
 ) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     require_extra("export", "onnx", "onnxruntime", "torch")
+    from derma_export.facts import statement
+
+    from derma_export.facts import statement
+
     if check:
         _check(repository)
         return
@@ -118,10 +129,12 @@ def main(
         if public_key:
             click.echo(f"signed {bundle.name}: {require_signature(bundle, public_key)}")
         labelled = bool(data) and not bundle.random_weights
-        told = f"{bundle.name} ({bundle.digest[:12]}), {precision}"
-        if not (if_needed and _is_there(repository, bundle, precision, labelled, told)):
+        wanted = statement(bundle, precision)
+        if not (if_needed and is_there(repository, wanted, labelled=labelled, say=click.echo, warn=_warn)):
             version = _export(bundle, repository, precision, data, images)
             click.echo(f"wrote version {version} to {repository.resolve()}")
+            if kept:
+                _keep(repository / NETWORK.name / str(version), bundle, kept)
     except (BundleError, DermaError, OSError, RuntimeError, ValueError) as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(Exit.FAILED)
@@ -142,27 +155,8 @@ def _check(repository: Path) -> None:
     click.echo(f"{repository.resolve()} holds {len(found)} versions")
 
 
-def _is_there(repository: Path, bundle: Bundle, precision: str, labelled: bool, told: str) -> bool:
-    """Tell whether no export is needed, and why; the configurations are then made anew."""
-    try:
-        newest = is_newest(repository, bundle, precision, labelled=labelled)
-    except Tampered as exc:
-        click.secho(f"warning: {exc}; a new version takes its place", fg="yellow", err=True)
-        return False
-    aside = None if newest else was_withdrawn(repository, bundle.digest, precision)
-    if newest:
-        click.echo(f"{repository.resolve()} holds {told}, already")
-    elif aside:
-        click.secho(
-            f"warning: {told}, was version {aside.name} and was withdrawn ({reason_of(aside)}); "
-            "what serves, serves on. `make rollout` tries it again",
-            fg="yellow",
-            err=True,
-        )
-    else:
-        return False
-    restamp(repository, versions(repository / NETWORK.name)[-1])
-    return True
+def _warn(text: str) -> None:
+    click.secho(f"warning: {text}", fg="yellow", err=True)
 
 
 def _random(seed: int) -> Bundle:
@@ -199,6 +193,13 @@ def make_task(bundle: Bundle, precision: str, data: str | None, images: Path | N
         return Task(folder_samples(images), precision)
     samples = labelled_samples(parts) if parts else synthetic_samples()
     return Task(samples, precision, ranges)
+
+
+def _keep(version: Path, bundle: Bundle, folder: Path) -> None:
+    from derma_export.kept import keep
+
+    size = keep(version, bundle.path, folder)
+    click.echo(f"kept {size / 1e6:.1f} MB in {folder}, which with {bundle.path} give the same graph")
 
 
 def _load(url: str) -> None:

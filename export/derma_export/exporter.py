@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from derma_export import fusion, gate, merge
+from derma_export.facts import statement
 from derma_export.graph import OPSET, OnnxClassifier, export_onnx
 from derma_export.precision import Attempt, attempts
-from derma_export.repository import engine_of, install, statement
 from derma_export.samples import Samples
 from derma_semantics.domain.contract import NETWORK, Model
 from derma_serving.drafts import naming
+from derma_serving.repository import engine_of, install
 from derma_serving.runtime.engine import Engine
 from derma_serving.runtime.integrity import GRAPH
 from derma_serving.runtime.precisions import DEFAULT, by_name

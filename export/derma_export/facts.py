@@ -20,6 +20,17 @@ MEASURED = ("images", "balanced_accuracy", "melanoma")
 LIMITS = "**Limits.** "
 
 
+def statement(bundle: Bundle, precision: str) -> dict[str, str]:
+    """Statements on a version in manifest and configuration: ``contract.PARAMETERS``, ``contract.FACTS``."""
+    return {
+        "bundle_name": bundle.name,
+        "bundle_digest": bundle.digest,
+        "prompts_digest": bundle.prompts_digest,
+        "precision": precision,
+        **facts(bundle),
+    }
+
+
 def facts(bundle: Bundle) -> dict[str, str]:
     """Values of ``contract.FACTS``."""
     values = (_calibration(bundle), _card(bundle))

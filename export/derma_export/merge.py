@@ -5,11 +5,15 @@ classifier, moved = merged(bundle, pixels)
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional as F
 
 from derma_export.gate import GateFailed
+from derma_serving.graphs import folded
 from derma_training.bundle import Bundle
 from derma_training.network.classifier import Classifier, Normalise
 from derma_training.network.lora import attach_adapter
@@ -39,9 +43,20 @@ def merged(bundle: Bundle, pixels: Tensor) -> tuple[Classifier, float]:
     apart = adapted.encode_image(normalised, normalize=True)
     if torch.equal(before, apart):
         raise GateFailed(f"the adapter of {bundle.name} changes no embedding: it was never trained")
-    classifier = Classifier.around(adapted.merge_and_unload().eval(), bundle)
+    classifier = Classifier.around(_folded(adapted), bundle)
     together = F.normalize(classifier.visual(classifier.normalise(pixels)), dim=-1)
     difference = float((apart - together).abs().max())
     if not difference <= LIMIT:
         raise GateFailed(f"merging the adapter moved embeddings by {difference:.2e}, limit {LIMIT:.0e}")
     return classifier, difference
+
+
+def _folded(adapted: Any) -> Any:
+    """The model within PEFT's wrapper, its adapter folded in as ``graphs.folded`` does it everywhere."""
+    for layer in adapted.modules():
+        if isinstance(layer, LoraLayer):
+            (name,) = layer.active_adapters
+            weight = layer.get_base_layer().weight
+            a, b = (half[name].weight.numpy() for half in (layer.lora_A, layer.lora_B))
+            weight.data = torch.from_numpy(folded(weight.numpy(), a, b, layer.scaling[name]))
+    return adapted.unload().eval()

@@ -15,18 +15,11 @@ import click
 
 from derma_semantics import AsyncDermaClient
 from derma_semantics.commands.terminal import help_text, require_extra
+from derma_semantics.saliency import SIDECAR_PACKAGES
 from derma_semantics.wire.connection import check_token, tls_from_environment
 from derma_semantics.wire.logs import configure
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-NEEDED = (
-    "torch",
-    "open_clip",
-    "fastapi",
-    "uvicorn",
-    "prometheus_client",
-    "python_multipart",
-)
 
 
 @click.group(help=help_text(__doc__))
@@ -36,7 +29,7 @@ def main() -> None:
         configure("saliency")
     except ValueError as exc:
         raise click.ClickException(str(exc)) from exc
-    require_extra("saliency", *NEEDED)
+    require_extra("saliency", *SIDECAR_PACKAGES)
 
 
 @main.command()

@@ -10,10 +10,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from derma_export.repository import install, statement
+from derma_export.facts import statement
 from derma_semantics.domain.contract import CANDIDATE, NETWORK
 from derma_semantics.domain.integrity import sha256
 from derma_serving.model_config import located, read, write
+from derma_serving.repository import install
 from derma_serving.runtime.integrity import GRAPH, read_manifest
 from derma_training.bundle import Bundle
 

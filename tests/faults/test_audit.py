@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 
-from derma_export import router
 from derma_semantics import DermaClient
 from derma_semantics.domain.contract import CLASSIFIER, NETWORK, Triage
 from derma_semantics.domain.errors import InvalidImage, InvalidRequest, ServiceUnavailable
 from derma_semantics.wire.transport import GrpcTransport, ModelControl
+from derma_serving import router
 from derma_serving.server import PYTHON
 from tests.services import LAUNCHER, ROOT, free_ports, start, stop, until
 

@@ -17,7 +17,6 @@ from derma_bench.load.loops import background
 from derma_export.exporter import Task, export_bundle
 from derma_export.gate import GateFailed
 from derma_export.graph import OnnxClassifier
-from derma_export.repository import withdrawn
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
 from derma_export.rollout.trial import Trial
 from derma_export.samples import synthetic_samples
@@ -25,6 +24,7 @@ from derma_semantics import DermaClient
 from derma_semantics.domain.contract import CANARY, CANDIDATE, NETWORK
 from derma_semantics.imaging.synthetic import draw
 from derma_semantics.wire.transport import ModelControl
+from derma_serving.repository import withdrawn
 from derma_serving.runtime.engine import Engine
 from derma_serving.runtime.integrity import versions
 from derma_training.bundle import Bundle

@@ -19,7 +19,9 @@ COMMANDS = {
 
 @pytest.mark.parametrize("module", COMMANDS)
 def test_help_loads_nothing_heavy(module):
-    code = f"import sys, {module} as m\ntry: m.main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    code = (
+        f"import sys, {module} as m\ntry: m.main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from derma_semantics.domain.contract import MAX_ENCODED_BYTES, MAX_PIXELS, SET_COVERAGE
+from derma_semantics.saliency import NO_MAPS
 
 LEAD = (
     "Ranks seven skin conditions by how well a dermoscopic photograph matches their written definitions, "
@@ -33,7 +34,7 @@ SERVICE_DOWN = "The service does not answer"
 SALIENCY_DOWN = "Heat maps are not available"
 CHECKING = "This page looks again every few seconds and goes on by itself."
 SERVICE_HINT = f"“make serve” starts it. {CHECKING}"
-SALIENCY_HINT = f"Everything else works. {CHECKING}"
+SALIENCY_HINT = f"Everything else works. {CHECKING} {NO_MAPS}"
 NO_ANSWER = "The image was not classified"
 NOT_READY = "the server runs, but its model is not ready"
 WAITING = "The image will be classified when the service is back."

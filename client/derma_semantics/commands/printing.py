@@ -14,12 +14,11 @@ from derma_semantics.commands.terminal import Exit, escaped
 from derma_semantics.domain.contract import RANDOM_WEIGHTS, SET_COVERAGE, Triage
 from derma_semantics.domain.diagnosis import Diagnosis
 from derma_semantics.domain.numbers import significant
+from derma_semantics.saliency import NO_MAPS
 
 BAR = 30
 SERVICE_HINT = "Is the address right (--url, DERMA_URL)? `make serve` starts a service."
-SIDECAR_HINT = (
-    "Is the address right (--saliency-url, DERMA_SALIENCY_URL)? `derma-saliency serve` starts a sidecar."
-)
+SIDECAR_HINT = f"Is the address right (--saliency-url, DERMA_SALIENCY_URL)? {NO_MAPS}"
 
 
 class Refused(click.ClickException):

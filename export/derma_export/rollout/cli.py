@@ -81,8 +81,8 @@ def start(
             click.echo(f"signed {bundle.name}: {require_signature(bundle, public_key)}")
         from derma_export.cli import make_task
         from derma_export.exporter import export_bundle  # slow to import: PyTorch
-        from derma_export.repository import engine_of
         from derma_export.rollout.trial import Trial
+        from derma_serving.repository import engine_of
 
         def make() -> int:
             task = make_task(bundle, precision, data, None)

@@ -16,15 +16,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from derma_export import router
-from derma_export import version_store as store
-from derma_export.repository import stated, withdrawn
 from derma_semantics import DermaClient
 from derma_semantics.domain.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, Model
 from derma_semantics.domain.errors import DermaError
 from derma_semantics.imaging.preprocess import resize_and_crop
 from derma_semantics.imaging.synthetic import draw
 from derma_semantics.wire.transport import ModelControl, Outputs
+from derma_serving import router
+from derma_serving import version_store as store
+from derma_serving.repository import stated, withdrawn
 from derma_serving.runtime.integrity import Tampered, check_version, read_manifest, versions
 from derma_serving.runtime.lock import locked
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import derma_serving
 from derma_semantics.domain.contract import CANARY, CLASSIFIER, NETWORK
 from derma_serving.drafts import writing
 from derma_serving.model_config import (
@@ -24,7 +23,7 @@ from derma_serving.model_config import (
     write,
 )
 
-ROUTER = Path(derma_serving.__file__).parent / "canary"
+ROUTER = Path(__file__).parent / "canary"
 PERCENT = "percent"
 LABELS = "labels.txt"
 

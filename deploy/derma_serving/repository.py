@@ -17,10 +17,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from derma_export import router
-from derma_export.facts import facts
 from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.contract import CANDIDATE, CLASSIFIER, FACTS, MODELS, NETWORK, PARAMETERS, Model
+from derma_serving import router
 from derma_serving.drafts import draft, flush, hidden, put, writing
 from derma_serving.model_config import (
     CONFIGURATION,
@@ -35,24 +34,12 @@ from derma_serving.model_config import (
 from derma_serving.runtime.integrity import GRAPH, MANIFEST, check_version, read_manifest, versions
 from derma_serving.runtime.precisions import by_name
 from derma_serving.settings import TEMPLATES
-from derma_training.bundle import Bundle
 
 if TYPE_CHECKING:
     from derma_serving.runtime.engine import Engine
 
 WITHDRAWN = "withdrawn"
 HEADER = "# Written by derma-export from model_repository: change it there.\n"
-
-
-def statement(bundle: Bundle, precision: str) -> dict[str, str]:
-    """Statements on a version in manifest and configuration: ``contract.PARAMETERS``, ``contract.FACTS``."""
-    return {
-        "bundle_name": bundle.name,
-        "bundle_digest": bundle.digest,
-        "prompts_digest": bundle.prompts_digest,
-        "precision": precision,
-        **facts(bundle),
-    }
 
 
 def stated(repository: Path) -> dict[str, str]:
@@ -88,10 +75,11 @@ def engine_of(precision: str) -> Engine:
     return replace(engine_for(to_dict(config), "CPU", cores=1), threads=0)
 
 
-def is_newest(repository: Path, bundle: Bundle, precision: str, *, labelled: bool = False) -> bool:
-    """Tell whether the highest version was made so from this bundle, with the contract and engine of today.
+def is_newest(repository: Path, statement: Mapping[str, str], *, labelled: bool = False) -> bool:
+    """Tell whether the highest version states this, with the contract and engine of today.
 
     Args:
+        statement: what its manifest must say: ``contract.PARAMETERS``, ``contract.FACTS``.
         labelled: its gate must have seen labels.
 
     Raises:
@@ -100,11 +88,11 @@ def is_newest(repository: Path, bundle: Bundle, precision: str, *, labelled: boo
     found = versions(repository / NETWORK.name)
     if not found:
         return False
-    expected, manifest = statement(bundle, precision), read_manifest(found[-1])
-    today = {"outputs": list(NETWORK.outputs), "engine": engine_of(precision).provider}
-    if any(manifest.get(key) != value for key, value in (expected | today).items()):
+    manifest = read_manifest(found[-1])
+    today = {"outputs": list(NETWORK.outputs), "engine": engine_of(statement["precision"]).provider}
+    if any(manifest.get(key) != value for key, value in {**statement, **today}.items()):
         return False
-    check_version(found[-1], expected)
+    check_version(found[-1], statement)
     return not labelled or manifest["gate"].get("balanced_accuracy") is not None
 
 

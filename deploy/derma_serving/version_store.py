@@ -11,15 +11,51 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from derma_export.repository import WITHDRAWN, restamp, withdrawn
 from derma_semantics.domain.contract import CANDIDATE, NETWORK
+from derma_serving.repository import WITHDRAWN, is_newest, restamp, withdrawn
 from derma_serving.runtime.integrity import Tampered, read_manifest, versions
 
 REASON = "withdrawn.json"
+
+Say = Callable[[str], object]
+
+
+def is_there(
+    repository: Path, statement: Mapping[str, str], *, labelled: bool = False, say: Say, warn: Say
+) -> bool:
+    """Tell whether a repository needs no new version, and why; its configurations are then made anew.
+
+    That is where its newest version states this, or where such a one was withdrawn and another serves.
+
+    Args:
+        statement: what the manifest must say: ``contract.PARAMETERS``, ``contract.FACTS``.
+        labelled: the gate must have seen labels.
+        say, warn: are told a line of it.
+    """
+    digest, precision = statement["bundle_digest"], statement["precision"]
+    told = f"{statement['bundle_name']} ({digest[:12]}), {precision}"
+    try:
+        newest = is_newest(repository, statement, labelled=labelled)
+    except Tampered as exc:
+        warn(f"{exc}; a new version takes its place")
+        return False
+    aside = None if newest else was_withdrawn(repository, digest, precision)
+    if newest:
+        say(f"{repository.resolve()} holds {told}, already")
+    elif aside:
+        warn(
+            f"{told}, was version {aside.name} and was withdrawn ({reason_of(aside)}); "
+            "what serves, serves on. `make rollout` tries it again"
+        )
+    else:
+        return False
+    restamp(repository, versions(repository / NETWORK.name)[-1])
+    return True
 
 
 def put_in_service(repository: Path, version: Path, reason: str) -> Path:
