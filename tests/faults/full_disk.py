@@ -14,9 +14,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from derma_export import repository
 from derma_semantics.domain.contract import FACTS, PARAMETERS
 from derma_semantics.domain.integrity import sha256
+from derma_serving import repository
 
 ROOM = 2 * 2**20
 GRAPH = 200_000

@@ -17,9 +17,9 @@ import time
 from itertools import count
 from pathlib import Path
 
-from derma_export import repository
 from derma_semantics.domain.contract import FACTS, MODELS, NETWORK, PARAMETERS
 from derma_semantics.domain.integrity import sha256
+from derma_serving import repository
 from derma_serving.model_config import read
 from derma_serving.runtime.integrity import versions
 

@@ -9,16 +9,16 @@ import click.testing
 import pytest
 import torch
 
-from derma_export import exporter, gate, repository, router
+from derma_export import exporter, gate
 from derma_export.cli import main
 from derma_export.exporter import Task
-from derma_export.facts import facts
+from derma_export.facts import facts, statement
 from derma_export.graph import OnnxClassifier, export_onnx
 from derma_export.samples import folder_samples, synthetic_samples
 from derma_semantics.domain.conditions import CODES
 from derma_semantics.domain.contract import CANDIDATE, FACTS, MODELS, NETWORK, PARAMETERS
 from derma_semantics.domain.integrity import sha256
-from derma_serving import drafts
+from derma_serving import drafts, repository, router
 from derma_serving.model_config import (
     located,
     parameters,
@@ -159,14 +159,14 @@ def test_the_gate_runs_what_will_serve(mini, samples, tmp_path, templates, provi
 def test_a_gate_without_labels_is_not_enough_where_there_are_some(mini, samples, tmp_path):
     bundle, target = Bundle.open(mini), tmp_path / "models"
     exporter.export_bundle(bundle, target, Task(samples), say=lambda _: None)
-    assert repository.is_newest(target, bundle, "fp32")
-    assert not repository.is_newest(target, bundle, "fp32", labelled=True)
+    assert repository.is_newest(target, statement(bundle, "fp32"))
+    assert not repository.is_newest(target, statement(bundle, "fp32"), labelled=True)
 
 
 def test_export_writes_a_whole_version(mini, samples, tmp_path):
     """And leaves the checkout as it is."""
     bundle, target, written = Bundle.open(mini), tmp_path / "models", snapshot(TEMPLATES)
-    assert not repository.is_newest(target, bundle, "fp32")
+    assert not repository.is_newest(target, statement(bundle, "fp32"))
     assert exporter.export_bundle(bundle, target, Task(samples), say=lambda _: None) == 1
     assert {p.name for p in target.iterdir()} == {m.name for m in MODELS}
     manifest = json.loads((target / NETWORK.name / "1" / "manifest.json").read_text())
@@ -178,14 +178,14 @@ def test_export_writes_a_whole_version(mini, samples, tmp_path):
     assert manifest["gate"]["probability"] <= 1e-4
     assert manifest["gate"]["merge"] <= 1e-5
     assert repository.stated(target)["bundle_digest"] == bundle.digest
-    assert repository.is_newest(target, bundle, "fp32")
+    assert repository.is_newest(target, statement(bundle, "fp32"))
     config_file = target / NETWORK.name / "config.pbtxt"
     right = config_file.read_text()
     config_file.write_text(right.replace(bundle.digest, "0" * 64))
     manifest_file = target / NETWORK.name / "1" / "manifest.json"
     for other in ({"outputs": manifest["outputs"][1:]}, {"engine": "cpu"}, {"bundle_digest": "0" * 64}):
         manifest_file.write_text(json.dumps(manifest | other))
-        assert not repository.is_newest(target, bundle, "fp32")
+        assert not repository.is_newest(target, statement(bundle, "fp32"))
     manifest_file.write_text(json.dumps(manifest))
     result = click.testing.CliRunner().invoke(main, [str(mini), "--repository", str(target), "--if-needed"])
     assert result.exit_code == 0
@@ -267,7 +267,7 @@ def test_a_failed_write_leaves_no_half_version(graph, tmp_path, monkeypatch):
 def test_only_what_is_stated_of_a_version_is_added(mini, graph, tmp_path, model):
     """Every character of it."""
     strange = {"card": json.dumps({"it's": 'a "b" \\ c\nd \\" é'}), "calibration": "\\"}
-    told = repository.statement(Bundle.open(mini), "fp32") | strange
+    told = statement(Bundle.open(mini), "fp32") | strange
     repository.install(tmp_path, graph, {**told, "embedding_size": 512}, model)
     folder = tmp_path / model.name
     for path in (located(folder), *profiles(folder)):

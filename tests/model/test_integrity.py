@@ -8,13 +8,13 @@ import click.testing
 import numpy as np
 import pytest
 
-from derma_export import repository
 from derma_export.cli import main
 from derma_export.exporter import Task, export_bundle
+from derma_export.facts import statement
 from derma_export.samples import synthetic_samples
 from derma_semantics.domain.contract import NETWORK
 from derma_semantics.domain.integrity import sha256
-from derma_serving import drafts
+from derma_serving import drafts, repository
 from derma_serving.runtime.integrity import Tampered, check_answers, check_version, versions
 from derma_serving.settings import TEMPLATES
 from derma_training.bundle import Bundle, BundleError
@@ -162,16 +162,16 @@ def manifest_of(bundle, graph):
     """As export writes it, for a graph that nothing ran."""
     made = {"engine": repository.engine_of("fp32").provider, "outputs": list(NETWORK.outputs), "gate": {}}
     told = {"graph_digest": sha256(graph), "embedding_size": 192}
-    return {**repository.statement(bundle, "fp32"), **made, **told}
+    return {**statement(bundle, "fp32"), **made, **told}
 
 
 def test_if_needed_does_not_trust_an_altered_version(mini, models, graph):
     bundle = Bundle.open(mini)
     repository.install(models, graph, manifest_of(bundle, graph))
-    assert repository.is_newest(models, bundle, "fp32")
+    assert repository.is_newest(models, statement(bundle, "fp32"))
     (models / NETWORK.name / "1" / "model.onnx").write_bytes(b"?")
     with pytest.raises(Tampered, match="is not the graph"):
-        repository.is_newest(models, bundle, "fp32")
+        repository.is_newest(models, statement(bundle, "fp32"))
 
 
 def test_a_bundle_altered_while_it_is_exported(mini, tmp_path):

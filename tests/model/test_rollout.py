@@ -6,13 +6,14 @@ import click.testing
 import numpy as np
 import pytest
 
-from derma_export import cli, repository, router
+from derma_export import cli
 from derma_export.facts import statement
 from derma_export.rollout.cli import main
 from derma_export.rollout.flow import Rollout, RolloutFailed, listed
 from derma_semantics.domain.contract import CANARY, CANDIDATE, CLASSIFIER, NETWORK, PREPROCESS
 from derma_semantics.domain.errors import ServiceError
 from derma_semantics.domain.integrity import sha256
+from derma_serving import repository, router
 from derma_serving import version_store as store
 from derma_serving.model_config import read, steps
 from derma_serving.repository import install, withdrawn

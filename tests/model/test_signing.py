@@ -9,9 +9,10 @@ import sys
 import click.testing
 import pytest
 
-from derma_export import repository
 from derma_export.cli import main as export
+from derma_export.facts import statement
 from derma_semantics.domain.contract import NETWORK
+from derma_serving import repository
 from derma_training.bundle import Bundle, seal, sha256
 from derma_training.bundle.signing import SignatureError, make_key, require_signature, sign
 from derma_training.cli import main as train
@@ -164,7 +165,7 @@ def test_export_takes_what_is_signed(bundle, key, tmp_path):
     models, graph = tmp_path / "models", tmp_path / "graph.onnx"
     graph.write_bytes(b"graph")
     made = {"engine": repository.engine_of("fp32").provider, "outputs": list(NETWORK.outputs), "gate": {}}
-    told = {**repository.statement(bundle, "fp32"), "graph_digest": sha256(graph), "embedding_size": 192}
+    told = {**statement(bundle, "fp32"), "graph_digest": sha256(graph), "embedding_size": 192}
     repository.install(models, graph, {**made, **told})
     command = (bundle.path, "--repository", models, "--if-needed", "--require-signature", public(key))
     assert run(export, *command).exit_code == 1

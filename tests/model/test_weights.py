@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from derma_export import repository
 from derma_semantics.domain.contract import (
     CANARY,
     CANDIDATE,
@@ -16,7 +15,7 @@ from derma_semantics.domain.contract import (
 )
 from derma_semantics.domain.errors import ServiceUnavailable
 from derma_semantics.domain.integrity import sha256
-from derma_serving import weights
+from derma_serving import repository, weights
 from derma_serving.model_config import parameters, read, set_parameters, write
 from derma_serving.server import TritonServer
 from derma_serving.settings import Settings
