@@ -6,7 +6,6 @@ from importlib.metadata import distributions
 
 from packaging.requirements import Requirement
 
-from derma_semantics.domain.contract import NETWORK
 from derma_serving.server import environment
 from derma_training.bundle import Bundle
 
@@ -67,7 +66,5 @@ def test_it_classifies_with_the_model_that_comes_along(tmp_path, jpeg, mini, por
     options += [f"--{name}-port={port}" for name, port in ports.items()]
     said = run(*launcher, "run", *options, "--", PLACE.programs / "derma", "classify", image, "--json")
     answer = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
-    assert answer["image"] == str(image) and len(answer["differential"]) == 7
-    assert answer["bundle"]["digest"] == Bundle.open(mini).digest
-    manifest = json.loads((models / NETWORK.name / "1" / "manifest.json").read_text())
-    assert manifest["bundle_digest"] == answer["bundle"]["digest"]
+    assert answer["image"] == str(image) and len(answer["probabilities"]) == 7
+    assert (answer["bundle_digest"], answer["precision"]) == (Bundle.open(mini).digest, "fp32")
