@@ -18,7 +18,10 @@ from derma_semantics.saliency import NO_MAPS
 
 BAR = 30
 SERVICE_HINT = "Is the address right (--url, DERMA_URL)? `make serve` starts a service."
-SIDECAR_HINT = f"Is the address right (--saliency-url, DERMA_SALIENCY_URL)? {NO_MAPS}"
+SIDECAR_HINT = (
+    "Is the address right (--saliency-url, DERMA_SALIENCY_URL)? `derma-saliency serve` starts a sidecar. "
+    f"{NO_MAPS}"
+)
 
 
 class Refused(click.ClickException):
