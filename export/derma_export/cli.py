@@ -113,7 +113,6 @@ def main(
     require_extra("export", "onnx", "onnxruntime", "torch")
     from derma_export.facts import statement
 
-
     if check:
         _check(repository)
         return

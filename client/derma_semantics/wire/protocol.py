@@ -18,6 +18,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
+from derma_semantics.domain.regular import read_regular
+
 DESCRIPTION = Path(__file__).with_name("protocol.binpb")
 SERVICE = "GRPCInferenceService"
 
@@ -25,7 +27,7 @@ SERVICE = "GRPCInferenceService"
 def _files() -> list[Any]:
     """The descriptions, each after those that it imports."""
     pool = DescriptorPool()
-    files = FileDescriptorSet.FromString(DESCRIPTION.read_bytes()).file
+    files = FileDescriptorSet.FromString(read_regular(DESCRIPTION)).file
     for file in files:
         pool.Add(file)
     return [pool.FindFileByName(file.name) for file in files]
