@@ -15,7 +15,7 @@ from derma_semantics.domain.errors import ServiceError
 from derma_semantics.domain.integrity import sha256
 from derma_serving import repository, router
 from derma_serving import version_store as store
-from derma_serving.model_config import read, steps
+from derma_serving.model_config import read, set_sizes, steps
 from derma_serving.repository import install, withdrawn
 from derma_serving.runtime.integrity import check_version, read_manifest, versions
 from derma_serving.runtime.lock import locked
@@ -263,6 +263,7 @@ def test_a_canary_ends(rollout, server, export, end, serves):
     assert (server.serving[NETWORK.name], stated(server.models)) == (serves, serves)
     assert set(server.serving) == {NETWORK.name, CLASSIFIER.name}
     template = read(TEMPLATES / CLASSIFIER.name / "config.pbtxt")
+    set_sizes(template, CLASSIFIER)
     assert read(server.models / CLASSIFIER.name / "config.pbtxt") == template
     assert not (server.models / CANARY.name).exists()
     with pytest.raises(RolloutFailed, match="no canary is under way"):

@@ -65,7 +65,8 @@ def test_locks_are_installed_with_their_hashes():
     extras = project["optional-dependencies"].values()
     wanted = [*project["dependencies"], *(line for extra in extras for line in extra)]
     names = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in wanted}
-    locked = {name.replace("_", "-") for name in requirements(ROOT / "requirements" / "project.lock")}
+    locks = (ROOT / "requirements" / f"{lock}.lock" for lock in ("project", "triton"))
+    locked = {name.replace("_", "-") for lock in locks for name in requirements(lock)}
     assert names - locked == {"derma-semantics"}
 
 

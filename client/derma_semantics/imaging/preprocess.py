@@ -104,7 +104,7 @@ def decode(data: bytes) -> Image.Image:
     image = open_header(data)
     check_size(image.size)
     if JPEG.begins(data):  # also one that Pillow calls MPO
-        _check_scans(data, image.size)
+        check_scans(data, image.size)
     return upright_rgb(image)
 
 
@@ -239,7 +239,7 @@ def _check_pages(image: Image.Image) -> None:
     )
 
 
-def _check_scans(data: bytes, size: tuple[int, int]) -> None:
+def check_scans(data: bytes, size: tuple[int, int]) -> None:
     """Refuse a JPEG that repeats its scans: the time to decode one grows with scans times pixels."""
     scans = data.count(START_OF_SCAN)
     limit = min(MAX_SCANS, MAX_SCANNED_PIXELS // (size[0] * size[1]))

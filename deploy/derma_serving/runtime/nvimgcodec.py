@@ -22,6 +22,7 @@ from derma_semantics.domain.contract import MAX_PIXELS
 from derma_semantics.domain.errors import InvalidImage
 from derma_semantics.imaging.preprocess import (
     PIXEL_TOLERANCE,
+    check_scans,
     check_size,
     open_header,
     preprocess,
@@ -113,6 +114,7 @@ def _header(data: bytes) -> Image.Image | None:
     try:
         image = open_header(data)
         check_size(image.size)
+        check_scans(data, image.size)
     except InvalidImage:
         return None
     taken = (
