@@ -22,7 +22,7 @@ from derma_semantics.domain.contract import MAX_PIXELS
 from derma_semantics.domain.errors import InvalidImage
 from derma_semantics.imaging.preprocess import (
     PIXEL_TOLERANCE,
-    check_scans,
+    START_OF_SCAN,
     check_size,
     open_header,
     preprocess,
@@ -114,12 +114,12 @@ def _header(data: bytes) -> Image.Image | None:
     try:
         image = open_header(data)
         check_size(image.size)
-        check_scans(data, image.size)
     except InvalidImage:
         return None
     taken = (
         (image.format, image.mode) == ("JPEG", "RGB")
         and "progressive" not in image.info
+        and data.count(START_OF_SCAN) == 1  # of several, Pillow refuses what this decoder takes
         and image.info.get("adobe_transform") != 0
         and [layer[0] for layer in image.layer] == YCBCR  # type: ignore[attr-defined]
         and data.endswith(END_OF_IMAGE)  # cut short, it is Pillow's to refuse
