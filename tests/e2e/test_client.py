@@ -37,7 +37,7 @@ async def test_cancelled_requests_leave_the_queue(service, client, jpeg):
     alone = time.monotonic()
     client.classify(jpeg(0))
     alone = time.monotonic() - alone
-    async with AsyncDermaClient(service.url, timeout=60) as own:
+    async with AsyncDermaClient(service.url, timeout=60, retry_for=60) as own:
         tasks = [asyncio.create_task(own.classify(jpeg(0))) for _ in range(200)]
         whole = time.monotonic()
         await asyncio.gather(*tasks)
